@@ -21,11 +21,12 @@ from tl_toolkit.export.apart import find_last_line
 from tl_toolkit.export.graph_process import SINGLE, Call, build_call, import_litert
 from tl_toolkit.images.geometry import Resize
 from tl_toolkit.images.plain import NotPlain, read_plain, resize_plain
+from tl_toolkit.recipe.export_formats import ExportFormat
 from tl_toolkit.runs.files import hash_file
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.predictions import Answers, Prediction
 
-__all__ = ["MOST_FILES", "NotQuick", "QuickModel", "describe_origin", "open_quick"]
+__all__ = ["MOST_FILES", "NotQuick", "QuickModel", "describe_origin", "is_stale", "open_quick"]
 
 MOST_FILES = 32
 """The most images that an export answers for unasked. For more, starting TensorFlow is a small part
@@ -71,6 +72,21 @@ def _digest_model(path: Path) -> str:
         entries = [archive.getinfo(name) for name in _OF_WEIGHTS]
     text = "\n".join(f"{entry.filename} {entry.file_size} {entry.CRC}" for entry in entries)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def is_stale(folder: RunFolder, form: ExportFormat) -> bool:
+    """Returns whether an export's proof names another model, or another file, than there is now.
+
+    Args:
+        folder: The run.
+        form: The format, which was exported.
+    """
+    proof = folder.export / form.proof
+    if not form.proof or not proof.is_file():
+        return False
+    report = folder.read_json(proof)
+    origin = describe_origin(folder, folder.export / form.path)
+    return any(report.get(name, digest) != digest for name, digest in origin.items())
 
 
 class QuickModel:
