@@ -232,6 +232,14 @@ def test_what_is_no_target_is_refused(run, target):
         tl.push(run.path, target)
 
 
+def test_the_working_folder_is_not_replaced(run, tmp_path, monkeypatch):
+    (tmp_path / "new").mkdir()
+    monkeypatch.chdir(tmp_path / "new")
+
+    with pytest.raises(OutputError, match="is the working folder"):
+        tl.push(run.path, ".")
+
+
 def test_what_is_missing_is_named(run, tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"was not exported to onnx(?s:.*)--to onnx"):
         tl.push(run.path, tmp_path / "pushed", formats=["onnx"])

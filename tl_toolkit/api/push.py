@@ -145,6 +145,9 @@ def _check_target(place: str, *, is_dry: bool) -> None:
     folder = Path(place)
     if "://" in place or (folder.exists() and not folder.is_dir()):
         raise RecipeError(Problem(place, "is neither hf://OWNER/NAME nor a folder"))
+    if folder.resolve() == Path.cwd():
+        expected = "A folder is replaced as a whole, which takes a shell out of it."
+        raise OutputError(Problem(place, "is the working folder", expected, "another folder"))
     names = {
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()
     }  # none of a folder that is not there
