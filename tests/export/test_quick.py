@@ -1,4 +1,4 @@
-"""A run's LiteRT export answers for the run, without TensorFlow, with the same answers."""
+"""A run's LiteRT export predicts for the run, without TensorFlow, as Keras does."""
 
 import csv
 import json
@@ -73,7 +73,7 @@ def predict(run, paths, engine, **options):
     return run.predict(paths, engine=engine, progress=events.append, **options), read_text(events)
 
 
-def test_the_answers_are_those_of_keras(run, made):
+def test_the_predictions_are_those_of_keras(run, made):
     array = np.asarray(Image.open(made / "photos" / "0.jpg"))
     paths = [made / "photos", made / "missing.jpg", array]
 
@@ -85,8 +85,8 @@ def test_the_answers_are_those_of_keras(run, made):
     assert [(item.label, item.error) for item in quick] == [
         (item.label, item.error) for item in keras
     ]
-    for one, other in zip(quick, keras, strict=True):
-        assert one.probabilities == pytest.approx(other.probabilities, abs=LIMIT)
+    for item, expected in zip(quick, keras, strict=True):
+        assert item.probabilities == pytest.approx(expected.probabilities, abs=LIMIT)
     assert "missing.jpg" in quick[3].error
 
 
@@ -147,7 +147,7 @@ def copied(made, tmp_path):
     return Run(RunFolder(tmp_path / "run"))
 
 
-def test_an_export_of_other_weights_does_not_answer(copied, made):
+def test_an_export_of_other_weights_does_not_predict(copied, made):
     model = build_model()
     model.get_layer("predictions").bias.assign([0.0, 1.0])
     model.save(copied.folder.model)
@@ -162,7 +162,7 @@ def test_an_export_of_other_weights_does_not_answer(copied, made):
         predict(copied, made / "photos", "litert")
 
 
-def test_an_export_of_another_temperature_does_not_answer(copied, made):
+def test_an_export_of_another_temperature_does_not_predict(copied, made):
     (copied.folder.path / "task.json").write_text('{"temperature": 3.0}')
 
     predictions, said = predict(copied, made / "photos" / "0.jpg", "auto")
@@ -173,7 +173,7 @@ def test_an_export_of_another_temperature_does_not_answer(copied, made):
     assert predictions[0].probabilities[label] < quick[0].probabilities[label] - 0.001
 
 
-def test_an_export_that_was_not_proved_does_not_answer(copied, made):
+def test_an_export_that_was_not_proved_does_not_predict(copied, made):
     export = copied.folder.export / "model.tflite"
     export.write_bytes(export.read_bytes() + b"\0")
 

@@ -171,9 +171,13 @@ def _find_exports(run: Run, formats: Sequence[str] | None) -> tuple[list[str], l
     from tl_toolkit.export.quick import is_stale
 
     names = list(EXPORT_FORMATS) if formats is None else list(split_formats(formats))
-    folder = run.folder
-    there = [name for name in names if (folder.export / EXPORT_FORMATS[name].path).exists()]
-    stale = [name for name in there if is_stale(folder, EXPORT_FORMATS[name])]
+    export = run.folder.export
+    places = {
+        name: (export / EXPORT_FORMATS[name].path, export / EXPORT_FORMATS[name].proof)
+        for name in names
+    }
+    there = [name for name in names if places[name][0].exists()]
+    stale = [name for name in there if is_stale(run.folder, *places[name])]
     for what, those in (
         ("was not exported to", [name for name in names if name not in there]),
         ("has changed since its export to", stale),

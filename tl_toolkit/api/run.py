@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tl_toolkit.api.answering import Engine, answer_by_export, check_engine, list_asks
+from tl_toolkit.api.engines import Engine, check_engine, list_keras_needs, predict_by_export
 from tl_toolkit.api.inputs import Image, Inputs, list_inputs, read_parity_images, tabulate_top
 from tl_toolkit.api.model import digest_weights, load_model
 from tl_toolkit.api.progress import handling
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from tl_toolkit.images.geometry import Resize
     from tl_toolkit.tasks.base import Task
-    from tl_toolkit.tasks.predictions import Answers, Prediction, Table
+    from tl_toolkit.tasks.predictions import OutputReader, Prediction, Table
 
 
 class Run(InFolder):
@@ -84,12 +84,12 @@ class Run(InFolder):
         return task
 
     @cached_property
-    def _answers(self) -> Answers:
+    def _reader(self) -> OutputReader:
         """What outputs say; needs no TensorFlow."""
         state = self.folder.task_state
         learned = self.folder.read_json(state) if state.is_file() else {}
         task = self.recipe.task
-        built: Answers = task.open("answers").build(task, self.classes, learned)
+        built: OutputReader = task.open("outputs").build(task, self.classes, learned)
         return built
 
     @property
@@ -362,10 +362,10 @@ class Run(InFolder):
         with handling(progress) as handle:
             inputs = list_inputs(paths, folder, handle, channels=self.recipe.data.channels)
             _report_views(views, handle)
-            asks = list_asks(self, native=native, tta=bool(views))
-            found = answer_by_export(self, inputs, engine, asks=asks, report=handle)
-            if found is not None:
-                return found
+            needs = list_keras_needs(self, native=native, tta=bool(views))
+            predictions = predict_by_export(self, inputs, engine, needs=needs, report=handle)
+            if predictions is not None:
+                return predictions
             with self.numerics():
                 return self._predict(inputs, folder, views, native=native, report=handle)
 
@@ -417,7 +417,7 @@ class Run(InFolder):
         """
         records = [item.as_record() for item in predictions]
         if top is None:
-            return self._answers.tabulate(records, wide=wide)
+            return self._reader.tabulate(records, wide=wide)
         self.check_top()
         return tabulate_top(records, min(top, len(self.classes)), wide=wide)
 

@@ -252,15 +252,15 @@ def main(runtime: str, model_path: str, inputs: str, outputs: str, settings: str
 
     images = np.load(inputs, allow_pickle=False)["images"]
     call, name = OPENERS[runtime](model_path, options.get("threads", 2))
-    answers = [call(images[index : index + 1]) for index in range(len(images))]
+    calls = [call(images[index : index + 1]) for index in range(len(images))]
     batch = np.repeat(images[:1], options.get("batch", 1), axis=0)
-    named: dict[str, Any] = {
-        f"outputs/{key}": np.concatenate([np.asarray(answer[key]) for answer in answers])
-        for key in answers[0]
+    arrays: dict[str, Any] = {
+        f"outputs/{key}": np.concatenate([np.asarray(named[key]) for named in calls])
+        for key in calls[0]
     }
     np.savez(
         outputs,
-        **named,
+        **arrays,
         milliseconds=time_calls(call, batch, options.get("calls", 0)),
         runtime=name,
     )

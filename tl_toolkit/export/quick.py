@@ -1,7 +1,7 @@
-"""Answers by a run's LiteRT export, in a process without TensorFlow.
+"""Predictions by a run's LiteRT export, in a process without TensorFlow.
 
-An export answers for a run only if its proof says that it was made of the run's model.keras, and
-that it is the file that was proved.
+An export predicts for a run only if its proof says that it was made of the run's model.keras and
+task.json, and that it is the file that was proved.
 """
 
 from __future__ import annotations
@@ -21,16 +21,15 @@ from tl_toolkit.export.apart import find_last_line
 from tl_toolkit.export.graph_process import SINGLE, Call, build_call, import_litert
 from tl_toolkit.images.geometry import Resize
 from tl_toolkit.images.plain import NotPlain, read_plain, resize_plain
-from tl_toolkit.recipe.export_formats import ExportFormat
 from tl_toolkit.runs.files import hash_file
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.tasks.predictions import Answers, Prediction
+from tl_toolkit.tasks.predictions import OutputReader, Prediction
 
 __all__ = ["MOST_FILES", "NotQuick", "QuickModel", "describe_origin", "is_stale", "open_quick"]
 
 MOST_FILES = 32
-"""The most images that an export answers for unasked. For more, starting TensorFlow is a small part
-of the time, and Keras answers, as it does without an export."""
+"""The most images that an export predicts unasked. For more, starting TensorFlow is a small part of
+the time, and Keras predicts, as it does without an export."""
 
 _MODEL, _PROOF = "model.tflite", "parity.litert.json"
 _OF_WEIGHTS = ("config.json", "model.weights.h5")
@@ -39,12 +38,12 @@ RUNTIME = "ai_edge_litert"
 
 
 class NotQuick(Exception):
-    """Why an export does not answer.
+    """Why an export does not predict.
 
     Args:
         reason: Why, in words.
         is_plain: Whether there is nothing to say of it: no export, or no runtime for it.
-        hint: What makes it answer.
+        hint: What makes it predict.
     """
 
     def __init__(self, reason: str, *, is_plain: bool = False, hint: str = "") -> None:
@@ -74,18 +73,18 @@ def _digest_model(path: Path) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def is_stale(folder: RunFolder, form: ExportFormat) -> bool:
+def is_stale(folder: RunFolder, export: Path, proof: Path) -> bool:
     """Returns whether an export's proof names another model, or another file, than there is now.
 
     Args:
         folder: The run.
-        form: The format, which was exported.
+        export: What was exported.
+        proof: Its report, which need not be there.
     """
-    proof = folder.export / form.proof
-    if not form.proof or not proof.is_file():
+    if not proof.is_file():
         return False
     report = folder.read_json(proof)
-    origin = describe_origin(folder, folder.export / form.path)
+    origin = describe_origin(folder, export)
     return any(report.get(name, digest) != digest for name, digest in origin.items())
 
 
@@ -108,7 +107,7 @@ class QuickModel:
     def predict(
         self,
         files: Sequence[Path],
-        answers: Answers,
+        reader: OutputReader,
         *,
         arrays: Mapping[Path, np.ndarray],
         refused: Mapping[Path, str],
@@ -117,7 +116,7 @@ class QuickModel:
 
         Args:
             files: Image files.
-            answers: What outputs say.
+            reader: What outputs say.
             arrays: Pixels, uint8 (h, w, 3), of those that are no files.
             refused: Why some hold no image.
 
@@ -126,14 +125,14 @@ class QuickModel:
         """
         for path in files:
             if path in refused:
-                yield answers.describe(path, None, refused[path])
+                yield reader.describe(path, None, refused[path])
                 continue
             try:
                 pixels = arrays[path] if path in arrays else read_plain(path)
             except NotPlain as error:
                 raise NotQuick(f"{path} takes the decoder of TensorFlow: {error}") from error
             image = resize_plain(pixels, self._size, self._resize)
-            yield answers.describe(path, self._read(image, answers.served), None)
+            yield reader.describe(path, self._read(image, reader.served), None)
 
     def _read(self, image: np.ndarray, served: str) -> np.ndarray:
         """Returns the output for an image, uint8 (h, w, 3)."""

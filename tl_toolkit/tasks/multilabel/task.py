@@ -15,15 +15,15 @@ from tl_toolkit.architectures.heads import HeadLayers
 from tl_toolkit.images.manifest import Example
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.tasks.image import ImageTask
-from tl_toolkit.tasks.multilabel.answers import (
-    LabelsAnswers,
-    LabelsPrediction,
-    fill_thresholds,
-)
 from tl_toolkit.tasks.multilabel.metrics import (
     choose_thresholds,
     measure_multilabel,
     sample_labels,
+)
+from tl_toolkit.tasks.multilabel.outputs import (
+    LabelsPrediction,
+    LabelsReader,
+    fill_thresholds,
 )
 from tl_toolkit.tasks.multilabel.planning import split_names
 from tl_toolkit.tasks.multilabel.spec import MultilabelSection
@@ -254,7 +254,7 @@ class Multilabel(ImageTask):
             targets: int32 (n, classes).
         """
         losses, outputs = view.assess(self.join_targets(view.features, targets, seed=0))
-        separator, reader = self._separator, self.answers
+        separator, reader = self._separator, self.output_reader
         rows = []
         for flags, row in zip(targets.astype(bool), outputs, strict=True):
             labels = separator.join(reader.name_labels(flags))
@@ -314,9 +314,9 @@ class Multilabel(ImageTask):
         return np.asarray(entropy(np.stack([rows, 1 - rows]), base=2, axis=0).mean(axis=1))
 
     @property
-    def answers(self) -> LabelsAnswers:
+    def output_reader(self) -> LabelsReader:
         """How probabilities are read."""
-        return LabelsAnswers(self.classes, self.thresholds, self._separator)
+        return LabelsReader(self.classes, self.thresholds, self._separator)
 
     def serve(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns what an exported model returns.

@@ -15,8 +15,8 @@ from tl_toolkit.images.manifest import Example
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.tasks.image import ImageTask
 from tl_toolkit.tasks.registry import layers_of
-from tl_toolkit.tasks.regression.answers import ValuesAnswers, ValuesPrediction, shorten
 from tl_toolkit.tasks.regression.metrics import measure_regression, sample_values
+from tl_toolkit.tasks.regression.outputs import ValuesPrediction, ValuesReader, shorten
 from tl_toolkit.tasks.regression.spec import RegressionSection
 from tl_toolkit.tasks.resampling import Sample
 from tl_toolkit.tasks.solvers import Solution, Solver, solve_values
@@ -243,9 +243,9 @@ class Regression(ImageTask):
         return self.as_outputs(scores)
 
     @property
-    def answers(self) -> ValuesAnswers:
+    def output_reader(self) -> ValuesReader:
         """How numbers are read."""
-        return ValuesAnswers(self.classes)
+        return ValuesReader(self.classes)
 
     def serve(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns what an exported model returns.

@@ -12,12 +12,12 @@ import numpy as np
 from tl_toolkit.tasks.predictions import Table, name_columns
 from tl_toolkit.tasks.regression.spec import RegressionSection
 
-__all__ = ["ValuesAnswers", "ValuesPrediction", "build", "shorten"]
+__all__ = ["ValuesReader", "ValuesPrediction", "build", "shorten"]
 
 
 def build(
     section: RegressionSection, classes: Sequence[str], state: Mapping[str, Any]
-) -> ValuesAnswers:
+) -> ValuesReader:
     """Returns how the outputs of an export are read.
 
     Args:
@@ -25,7 +25,7 @@ def build(
         classes: The columns that are predicted, in the order of the outputs.
         state: Not used: the model itself gives numbers in the units of the table.
     """
-    return ValuesAnswers(tuple(classes))
+    return ValuesReader(tuple(classes))
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ValuesPrediction:
 
 
 @dataclass(frozen=True)
-class ValuesAnswers:
+class ValuesReader:
     """Reads numbers in the units of the table.
 
     Attributes:

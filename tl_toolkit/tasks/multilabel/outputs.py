@@ -12,12 +12,12 @@ import numpy as np
 from tl_toolkit.tasks.multilabel.spec import DEFAULT_THRESHOLD, MultilabelSection
 from tl_toolkit.tasks.predictions import Table, name_columns
 
-__all__ = ["LabelsAnswers", "LabelsPrediction", "build", "fill_thresholds"]
+__all__ = ["LabelsReader", "LabelsPrediction", "build", "fill_thresholds"]
 
 
 def build(
     section: MultilabelSection, classes: Sequence[str], state: Mapping[str, Any]
-) -> LabelsAnswers:
+) -> LabelsReader:
     """Returns how the outputs of an export are read.
 
     Args:
@@ -28,7 +28,7 @@ def build(
     thresholds = fill_thresholds(section.threshold, len(classes))
     if learned := state.get("thresholds"):  # none yet, of an interrupted run
         thresholds = np.array([learned[name] for name in classes], np.float32)
-    return LabelsAnswers(tuple(classes), thresholds, section.separator)
+    return LabelsReader(tuple(classes), thresholds, section.separator)
 
 
 def fill_thresholds(threshold: float | str, count: int) -> np.ndarray:
@@ -69,7 +69,7 @@ class LabelsPrediction:
 
 
 @dataclass(frozen=True)
-class LabelsAnswers:
+class LabelsReader:
     """Reads probabilities of several labels.
 
     Attributes:
