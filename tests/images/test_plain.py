@@ -91,8 +91,9 @@ def turned(orientation):
     [
         encode(draw(20, 30), "JPEG", exif=turned(6)),
         encode(draw(20, 30), "JPEG", "L"),
+        encode(draw(20, 30), "JPEG", progressive=True),
         encode(draw(20, 30), "PNG", "RGBA", exif=turned(3)),
-        encode(draw(20, 30), "PNG", "P"),
+        encode(draw(20, 30), "PNG", "P", transparency=3),
         encode(draw(20, 30), "PNG", "1"),
         encode(draw(21, 30), "PNG", "I;16"),
         interlace(draw(20, 30)),

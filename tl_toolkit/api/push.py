@@ -75,8 +75,8 @@ def push(
     names of its outputs, what its task learned, and its exports below `export`, but for those that
     were made before model or task changed. Of the run's other files, which name places on this
     machine, none is pushed. A repository gets all of them in one commit, which removes those of an
-    earlier push that are no more. The Hub's own client finds the token,
-    by `hf auth login` or HF_TOKEN: it is read by no other code, and written nowhere.
+    earlier push that are no more. The Hub's own client finds the token, by `hf auth login` or
+    HF_TOKEN: it is read by no other code, and written nowhere.
 
     Args:
         run: As in `load_run`.
