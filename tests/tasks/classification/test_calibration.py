@@ -319,6 +319,24 @@ def test_limits_that_have_no_meaning_are_refused(tmp_path):
         tl.validate(recipe_of(tmp_path, task={"kind": "regression", "calibrate": True}))
 
 
+@pytest.mark.parametrize(
+    ("task", "field", "reason"),
+    [
+        ("multilabel", "coverage", "any number of labels may be right"),
+        ("multilabel", "ood", "classes that exclude each other"),
+        ("regression", "calibrate", "coverage gives each an interval"),
+        ("segmentation", "coverage", "one class for each image"),
+        ("edges", "calibrate", "at every threshold"),
+        ("normals", "calibrate", "no probabilities"),
+    ],
+)
+def test_tasks_without_it_say_why(tmp_path, task, field, reason):
+    value = 0.9 if field == "coverage" else True
+
+    with pytest.raises(RecipeError, match=rf"task\.{field}[^~]*{reason}[^~]*~task\.{field}"):
+        tl.validate(recipe_of(tmp_path, task={"kind": task, field: value}))
+
+
 @pytest.mark.slow
 def test_the_coverage_of_a_run_is_within_its_binomial_interval(tmp_path):
     """On 719 digits that neither trained nor chose the epoch; and through a published export."""
