@@ -176,7 +176,7 @@ class Replicas:
             scope = keras.StatelessScope(
                 [*zip(variables, trained, strict=True), *changes.seed(replica)]
             )
-            with tf.GradientTape() as tape, scope, _synchronized(model):
+            with tf.GradientTape() as tape, scope:
                 tape.watch(trained)
                 objective, loss, state = compute(tf.nest.pack_sequence_as(examples, part), own)
             # A whole batch on each replica counts once.
@@ -189,7 +189,8 @@ class Replicas:
             # What is added up is one tensor: hosts exchange one message a step.
             return _join([loss, *found, *means]), state * tf.cast(counts, state.dtype), streams
 
-        joined, state, streams = self.strategy.run(replicate)
+        with _synchronized(model):  # around all replicas: each is traced in a thread of its own
+            joined, state, streams = self.strategy.run(replicate)
         shapes = [each.shape for each, is_in in zip(trained, connected, strict=True) if is_in]
         shapes = [tf.TensorShape([]), *shapes, *changes.shapes]
         loss, *values = _split(self.strategy.reduce("sum", joined, axis=None), shapes)
