@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from tl_toolkit.api.label_next import label_next
     from tl_toolkit.api.listing import describe_run, list_runs
     from tl_toolkit.api.model import build_model, load_model
+    from tl_toolkit.api.predict_list import ListPredictions, predict_list
+    from tl_toolkit.api.push import Pushed, push
     from tl_toolkit.api.rank_bases import rank_bases
     from tl_toolkit.api.removal import prune_runs, remove_runs
     from tl_toolkit.api.report import report
@@ -71,7 +73,9 @@ __all__ = [
     "CurveRun",
     "Event",
     "FeatureCache",
+    "ListPredictions",
     "LoadedRecipe",
+    "Pushed",
     "Recipe",
     "Run",
     "SearchRun",
@@ -100,9 +104,11 @@ __all__ = [
     "load_model",
     "load_recipe",
     "load_run",
+    "predict_list",
     "probe_architecture",
     "prune_runs",
     "pull_weights",
+    "push",
     "rank_bases",
     "recipe",
     "remove_runs",
@@ -145,7 +151,9 @@ _NAMES_IN = {
     "api.label_next": ("label_next",),
     "api.listing": ("describe_run", "list_runs"),
     "api.model": ("build_model", "load_model"),
+    "api.predict_list": ("ListPredictions", "predict_list"),
     "api.rank_bases": ("rank_bases",),
+    "api.push": ("Pushed", "push"),
     "api.removal": ("prune_runs", "remove_runs"),
     "api.report": ("report",),
     "api.reproducing": ("reproduce",),

@@ -18,7 +18,9 @@ def ray_nodes(count, *, cpus=1):
         from ray.cluster_utils import Cluster
 
         settings = {"num_cpus": cpus, "object_store_memory": 100 << 20}
-        head = {**settings, "include_dashboard": False, "temp_dir": folder}
+        place = Path(folder, "ray")  # where Ray writes which cluster is the latest, too
+        place.mkdir()
+        head = {**settings, "include_dashboard": False, "temp_dir": str(place)}
         cluster = Cluster(initialize_head=True, head_node_args=head)
         stack.callback(cluster.shutdown)
         for _ in range(count - 1):

@@ -347,6 +347,19 @@ def test_two_sources_of_data_are_refused(values, sources_named):
     assert f"~data.{sources_named[0]}" in text
 
 
+def test_a_slip_of_the_pen_is_one_problem_not_a_missing_field_besides(values):
+    with pytest.raises(RecipeError) as caught:
+        build_recipe(
+            {**values, "data": {"tran": "photos", "image_size": 28}, "model": {"bas": "lenet5"}}
+        )
+
+    assert {problem.what for problem in caught.value.problems} == {
+        "data.tran: unknown key",
+        "model.bas: unknown key",
+        "model.weights is missing",
+    }
+
+
 def test_no_source_of_data_is_refused(values):
     assert "expected one of train, csv, table or builtin, got none" in refuse(
         values, "data", {"image_size": 28}

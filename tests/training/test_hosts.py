@@ -270,6 +270,7 @@ def run_processes(commands, folder, *, meanwhile=lambda processes: None):
     return codes, texts
 
 
+@pytest.mark.slow
 def test_two_processes_since_tensorflow_connects_once_train_what_one_trains(tmp_path):
     addresses = ",".join(free_addresses())
     commands = [

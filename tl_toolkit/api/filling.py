@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.space import find_unfrozen, resolve_space
 from tl_toolkit.recipe.load import RecipeSource
 from tl_toolkit.recipe.overrides import Overrides
+from tl_toolkit.runs.files import reporting_unwritable
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import numerics
 
@@ -66,7 +68,7 @@ def fill_features(
             raise RecipeError(Problem("", what, "", "precision=float32"))
         handle = stack.enter_context(handling(progress))
         cluster = stack.enter_context(open_workers(plan.recipe, ray, workers))
-        scanned = stack.enter_context(tempfile.TemporaryDirectory(prefix="tltool-"))
+        scanned = stack.enter_context(_open_aside(plan.recipe.features.location))
         with numerics(deterministic=plan.recipe.deterministic, threads=threads):
             context = _survey(plan, Path(scanned), threads, handle)
             reason = _fill(context, cluster, handle)
@@ -81,6 +83,16 @@ def fill_features(
         "parts": len(context.list_parts()),
         "seconds": round(time.perf_counter() - began, 1),
     }
+
+
+@contextlib.contextmanager
+def _open_aside(location: Path | None) -> Iterator[str]:
+    """Yields a folder for images that are converted, which workers of other hosts read too."""
+    if location is not None:
+        with reporting_unwritable(location):
+            location.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".scan-", dir=location) as folder:
+        yield folder
 
 
 def _survey(plan: Plan, folder: Path, threads: int | None, progress: Handler) -> FillContext:

@@ -242,6 +242,7 @@ class _Finetuning:
         self.folder = folder
         self._handle = progress
         self._is_ending = threading.Event()
+        self._doubts: dict[str, Any] | None = None
         self.seconds: dict[str, float] = {}
         self.measured: dict[str, float] = {}  # seconds of an image by precision
         self._clock = time.perf_counter()
@@ -291,6 +292,8 @@ class _Finetuning:
             **measured.metrics,
         }
         metrics["leaks"] = manifest.describe_leaks()
+        if self._doubts is not None:
+            metrics["training_labels"] = self._doubts
         metrics["cost"] = measure_cost(transfer.model)
         if self.measured:
             metrics["seconds_by_precision"] = self.measured
@@ -525,7 +528,10 @@ class _Finetuning:
         read = epochs * (len(images["train"]) + len(images["validation"]))
         vectors = trainer.read_untrained(most_images=int(SHARE * read))
         if vectors is not None:
+            from tl_toolkit.evaluation.doubts import find_training_doubts
+
             add_yardsticks(measured, vectors, task, images)
+            self._doubts = find_training_doubts(vectors["train"], images["train"], task.classes)
 
     def _train_baseline(
         self, images: Mapping[str, Images], measured: Measured

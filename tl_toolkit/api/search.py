@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import statistics
+import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -55,6 +56,10 @@ if TYPE_CHECKING:
     from tl_toolkit.tuning.engine import Engine
     from tl_toolkit.tuning.jobs import Executor
     from tl_toolkit.tuning.journal import Trial
+
+
+_TABLE_SECONDS = 0.5
+"""Trials that end within so many seconds of the last are in the table a moment later."""
 
 
 class SearchRun(InFolder):
@@ -408,13 +413,21 @@ class Searching:
         if trials:
             self.progress(message(f"resuming after {len(trials)} trials that are done"))
             self._write_table(engine, trials)  # its last row may be missing
-        for trial in self._list_fitting(engine, trials):
-            trials.append(trial)
-            is_best = engine.is_better(trial, best)
-            best = trial if is_best else best
-            self._write_table(engine, trials)
-            self.folder.write_status("running", trial=trial.number)
-            self.progress(Event("trial_ended", facts=asdict(trial), is_best=is_best))
+        written = 0.0
+        try:
+            for trial in self._list_fitting(engine, trials):
+                trials.append(trial)
+                is_best = engine.is_better(trial, best)
+                best = trial if is_best else best
+                # Of many short trials, the whole table for each would take longer than they do.
+                if time.monotonic() - written > _TABLE_SECONDS:
+                    self._write_table(engine, trials)
+                    self.folder.write_status("running", trial=trial.number)
+                    written = time.monotonic()
+                self.progress(Event("trial_ended", facts=asdict(trial), is_best=is_best))
+        finally:
+            if trials:
+                self._write_table(engine, trials)
         if best is None:
             raise SearchError(
                 Problem(
@@ -459,7 +472,7 @@ class Searching:
             "objective": objective.name,
             "refit": _summarize_refit(scores, engine.recipe.seed) if scores else None,
             **self._make_soup(engine, trials),
-            "seconds": trials[-1].elapsed,
+            "seconds": max(trial.elapsed for trial in trials),
             "leaks": self._leaks,
             "best_recipe": str(self.folder.best_recipe),
         }

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from tl_toolkit.api.answering import ENGINES, Engine
+from tl_toolkit.cli.arguments import takes_ray, takes_workers
 from tl_toolkit.cli.command import current
 from tl_toolkit.cli.console import (
     is_stdout,
@@ -36,6 +37,7 @@ from tl_toolkit.runs.files import check_place, write_rows
 
 if TYPE_CHECKING:
     from tl_toolkit.api.run import Run
+    from tl_toolkit.recipe.tasks import TaskSection
     from tl_toolkit.tasks.predictions import Prediction
 
 
@@ -122,14 +124,35 @@ def _read_threshold(text: str) -> tuple[str, float]:
         raise click.BadParameter(f"{text!r}: expected METRIC=VALUE, as accuracy=0.9") from None
 
 
+def _require_paths(
+    context: click.Context, parameter: click.Parameter, paths: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Refuses to predict nothing: PATHS are needed without --list, which is read before."""
+    if not paths and context.params.get("listed") is None:
+        raise click.MissingParameter(ctx=context, param=parameter)
+    return paths
+
+
 @click.command("predict")
 @click.argument("run")
 @_any_option
-@click.argument("paths", nargs=-1, required=True, type=click.Path())
+@click.argument("paths", nargs=-1, type=click.Path(), callback=_require_paths)
 @click.option(
     "--out", type=click.Path(path_type=Path),
-    help="Folder for masks and overlays, for dense tasks (an output per pixel).  [predictions]",
+    help="Folder for masks and overlays, for dense tasks (an output per pixel), and for the "
+    "predictions of --list.  [predictions]",
 )  # fmt: skip
+@click.option(
+    "--list", "listed", type=click.Path(path_type=Path), metavar="FILE", is_eager=True,
+    help="Predict the files of a list, a path on each line or the column `path` of a .parquet, "
+    "and write Parquet files to --out; the same command goes on after a kill.",
+)  # fmt: skip
+@click.option(
+    "--part", type=click.IntRange(min=1), default=4096, show_default=True,
+    help="With --list: rows of a file.",
+)  # fmt: skip
+@takes_ray
+@takes_workers
 @click.option(
     "--native",
     is_flag=True,
@@ -163,6 +186,10 @@ def predict_command(
     form: str | None,
     top: int | None,
     output: Path | None,
+    listed: Path | None,
+    part: int,
+    ray: str | None,
+    workers: int | None,
 ) -> None:
     """Predict image files, and folders of images, with the model of RUN.
 
@@ -170,6 +197,13 @@ def predict_command(
     is missing or cannot be decoded is named and the exit code is 3; all others are predicted.
     For dense tasks (an output per pixel) a mask and an overlay are written as PNG for each file.
     """
+    if listed is not None:
+        if any((paths, native, tta, tta_views, form, top, output)):
+            raise click.UsageError("--list goes with --out, --part, --ray and --workers alone")
+        _predict_list(run, listed, out or Path("predictions"), part, ray, workers)
+        return
+    if ray is not None or workers is not None:
+        raise click.UsageError("--ray and --workers go with --list")
     from tl_toolkit.api.run import load_run
 
     opened = load_run(run, unfinished=unfinished)
@@ -202,6 +236,21 @@ def predict_command(
         warn(error if error.startswith(repr(path)) else f"{path}: {error}")
     if refused:
         raise DataError(f"{len(refused)} of {len(predictions)} files could not be read")
+
+
+def _predict_list(
+    run: str, listed: Path, out: Path, part: int, ray: str | None, workers: int | None
+) -> None:
+    """Predicts a list, and says what is written."""
+    from tl_toolkit.api.predict_list import predict_list
+
+    done = predict_list(
+        run, listed, out=out, part=part, ray=ray, workers=workers, progress=current.print_events()
+    )
+    there = f", {done.rows - done.computed:,} of them before" if done.computed < done.rows else ""
+    print_message(f"{done.rows:,} rows are in {done.folder}{there}")
+    if done.errors:
+        raise DataError(f"{done.errors:,} of {done.rows:,} files could not be read: column error")
 
 
 def _read_list() -> list[str]:
@@ -288,12 +337,12 @@ def export_command(
     proofs = {name: EXPORT_FORMATS[name].proof for name in paths if EXPORT_FORMATS[name].proof}
     for name, proof in proofs.items():
         report = opened.folder.read_json(opened.folder.export / proof)
-        print_message(_describe_proof(name, report, opened.recipe.task.score))
+        print_message(_describe_proof(name, report, opened.recipe.task))
     if as_json:
         show_json({name: str(path) for name, path in paths.items()})
 
 
-def _describe_proof(name: str, report: Mapping[str, Any], score: str) -> str:
+def _describe_proof(name: str, report: Mapping[str, Any], task: TaskSection) -> str:
     """Returns what a comparison found, in a line."""
     further = [_describe_further(*item) for item in report["further_outputs"].items()]
     if "outputs" not in report:
@@ -306,9 +355,9 @@ def _describe_proof(name: str, report: Mapping[str, Any], score: str) -> str:
     if report["agreement"]["share"] is not None:
         words.append(f"{report['agreement']['share']:.1%} of answers equal")
     words += further
-    scores = {side: metrics.get(score) for side, metrics in report["metrics"].items()}
-    if scores:
-        words.append(f"{score} {scores['exported']:.4f} (Keras {scores['keras']:.4f})")
+    if score := report["score"]:
+        title = task.title_of(score["name"])
+        words.append(f"{title} {score['exported']:.4f} (Keras {score['keras']:.4f})")
     times = report["latency"]
     if times:
         words.append(

@@ -38,6 +38,9 @@ def start_environment() -> dict[str, str]:
         # Nodes have the address of loopback, as Ray's on a Mac.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_AUTH_TOKEN": _choose_token(),
+        "RAY_raylet_start_wait_time_s": "120",  # of a machine that is busy
+        # By default workers stand back behind every other process of the machine.
+        "RAY_worker_niceness": "0",
         **PROXIES,
     }
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -21,12 +23,14 @@ from tl_toolkit.cluster.local import (
     start_environment,
 )
 from tl_toolkit.errors import Problem, RecipeError
+from tl_toolkit.runs.locks import hold, is_abandoned
 
 __all__ = ["LOCAL", "Cluster", "LostTask", "Resources", "open_cluster"]
 
 LOCAL = "local"
 """The word for a cluster of this machine, which ends with the command."""
 
+_FOLDER = "tltool-ray-"
 _RETRIES = 3
 _OBJECT_STORE = 128 << 20
 """Bytes of shared memory of a local cluster: what is sent is small, and images stay in files."""
@@ -118,8 +122,7 @@ class Cluster:
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause from error
         except self._ray.exceptions.RayError as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            return key, LostTask(lines[0] if lines else type(error).__name__)
+            return key, LostTask(_first_line(error))
 
     def cancel(self) -> None:
         """Ends all tasks that are open, with their processes."""
@@ -191,31 +194,53 @@ def _starting(
     count = workers or max(1, int((os.cpu_count() or 1) // max(resources.cpus, 1)))
     # In /tmp whatever TMPDIR says: the names of sockets may have 107 letters.
     place = "/tmp" if os.path.isdir("/tmp") else None  # noqa: S108
-    with tempfile.TemporaryDirectory(prefix="tltool-ray-", dir=place) as folder:
-        with replaced_environment(start_environment()) as before:
-            ray.init(
-                num_cpus=count * resources.cpus,
-                object_store_memory=_OBJECT_STORE,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="error",
-                _temp_dir=folder,
-            )
+    _sweep(Path(place or tempfile.gettempdir()))
+    with (
+        tempfile.TemporaryDirectory(prefix=_FOLDER, dir=place) as folder,
+        hold(Path(folder)),
+    ):
+        try:
+            with replaced_environment(start_environment()) as before:
+                ray.init(
+                    num_cpus=count * resources.cpus,
+                    object_store_memory=_OBJECT_STORE,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level="error",
+                    _temp_dir=folder,
+                )
+        except Exception as error:  # Ray's has no kind of its own
+            ray.shutdown()
+            what = f"no cluster could be started here: {_first_line(error)}"
+            hint = "the same again when the machine is less busy, or without --ray"
+            raise RecipeError(Problem(f"--ray {LOCAL}", what, "", hint)) from error
         try:
             yield {name: before[name] for name in PROXIES}
         finally:
             ray.shutdown()
 
 
+def _sweep(place: Path) -> None:
+    """Removes the folders of clusters whose driver was killed."""
+    for folder in place.glob(f"{_FOLDER}*"):
+        if is_abandoned(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def _connect(ray: ModuleType, address: str) -> None:
     try:
         ray.init(address=address, log_to_driver=False, logging_level="error")
     except Exception as error:  # of many kinds, as ConnectionError and RuntimeError
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        what = f"no cluster of Ray answers: {lines[0] if lines else type(error).__name__}"
+        what = f"no cluster of Ray answers: {_first_line(error)}"
         expected = "Expected local, auto, or the address of a head, as 10.0.0.1:6379."
         hint = "ray start --head, or --ray local"
         raise RecipeError(Problem(f"--ray {address}", what, expected, hint)) from error
+
+
+def _first_line(error: Exception) -> str:
+    """Returns the first line that an error has to say, or its name."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)
 
 
 def _count_room(ray: ModuleType, resources: Resources, address: str) -> int:

@@ -1,7 +1,7 @@
 """Explains the errors of the schema in plain words, with their places."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -54,9 +54,7 @@ def explain(error: ValidationError, tree: Node) -> list[Problem]:
         error: The error that pydantic raised.
         tree: The values that it checked, with their places.
     """
-    reader = _Explainer(tree, _schema(Recipe))
-    problems = [reader.explain(detail) for detail in error.errors(include_url=False)]
-    return [problem for problem in problems if problem is not None]
+    return _Explainer(tree, _schema(Recipe)).explain_all(error.errors(include_url=False))
 
 
 def explain_section(
@@ -70,14 +68,9 @@ def explain_section(
         error: The error that pydantic raised.
     """
     tree = build_tree(values, section.__name__)
-    reader = _Explainer(tree, _schema(section))
-    problems = [reader.explain(detail) for detail in error.errors(include_url=False)]
+    problems = _Explainer(tree, _schema(section)).explain_all(error.errors(include_url=False))
     return RecipeError(
-        [
-            replace(problem, hint=_as_argument(problem.hint))
-            for problem in dict.fromkeys(problems)
-            if problem is not None
-        ]
+        [replace(problem, hint=_as_argument(problem.hint)) for problem in dict.fromkeys(problems)]
     )
 
 
@@ -118,6 +111,24 @@ class _Explainer:
     def __init__(self, tree: Node, schema: dict[str, Any]) -> None:
         self._tree = tree
         self._schema = schema
+
+    def explain_all(self, details: Sequence[Any]) -> list[Problem]:
+        """Returns the problems; a field that an unknown key meant is not missing besides."""
+        unknown = [detail["loc"] for detail in details if detail["type"] == "extra_forbidden"]
+        meant = {
+            (*path[:-1], near)
+            for path in unknown
+            if (near := nearest(str(path[-1]), self._keys(path[:-1]), likeness=_LIKENESS))
+        }
+        problems = []
+        for detail in details:
+            problem = self.explain(detail)
+            if problem is None or detail["loc"] in meant:
+                continue
+            named = (*detail["loc"], problem.hint.partition(":")[0])  # of a rule of a section
+            if detail["type"] == "extra_forbidden" or named not in meant:
+                problems.append(problem)
+        return problems
 
     def explain(self, detail: Any) -> Problem | None:
         path: FieldPath = tuple(part for part in detail["loc"] if part != "[key]")

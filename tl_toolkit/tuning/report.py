@@ -218,7 +218,8 @@ def plot_time(path: Path, trials: Sequence[Trial], objective: str, *, is_max: bo
         objective: Name of the score.
         is_max: Whether higher is better.
     """
-    done = [trial for trial in trials if trial.score is not None]
+    ended = sorted(trials, key=lambda trial: trial.elapsed)  # workers end in another order
+    done = [trial for trial in ended if trial.score is not None]
     completed = [trial for trial in done if trial.state != "paused"]
     scores = [float(trial.score or 0.0) for trial in completed]
     choose = max if is_max else min
