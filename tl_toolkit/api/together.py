@@ -87,7 +87,7 @@ class Together:
         out = self.scratch / "run"
         if state := self.meeting.share():
             out.mkdir()
-            with tarfile.open(fileobj=io.BytesIO(state)) as archive:
+            with tarfile.open(fileobj=io.BytesIO(state), mode="r:") as archive:
                 archive.extractall(out, filter="data")
         return place, out
 
