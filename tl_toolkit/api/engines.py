@@ -69,10 +69,10 @@ def predict_by_export(
                 hint="predict without --engine",
             )
         threads = min(4, os.cpu_count() or 1)
-        size, resize = run.recipe.data.image_size, run._resize
+        size, resize = run.recipe.data.image_size, run.resize
         model = open_quick(run.folder, size, resize, threads=threads)
         predictions = list(
-            model.predict(inputs.files, run._reader, arrays=inputs.arrays, refused=refused)
+            model.predict(inputs.files, run.output_reader, arrays=inputs.arrays, refused=refused)
         )
     except NotQuick as reason:
         if engine == "litert":

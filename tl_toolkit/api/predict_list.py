@@ -248,7 +248,7 @@ def predict_part(job: _Job, files: Sequence[str]) -> int:
     run = _opened[0]
     with numerics(deterministic=run.recipe.deterministic, threads=job.threads):
         inputs = Inputs(files=[Path(file) for file in files])
-        predictions = run._predict(inputs, None, (), native=False, report=ignore)
+        predictions = run.predict_inputs(inputs, None, (), native=False, report=ignore)
     errors = [item.error for item in predictions]
     table = run.tabulate([item for item in predictions if item.error is None], wide=True)
     rows = iter(table.rows)

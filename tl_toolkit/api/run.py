@@ -84,7 +84,7 @@ class Run(InFolder):
         return task
 
     @cached_property
-    def _reader(self) -> OutputReader:
+    def output_reader(self) -> OutputReader:
         """What outputs say; needs no TensorFlow."""
         state = self.folder.task_state
         learned = self.folder.read_json(state) if state.is_file() else {}
@@ -93,7 +93,7 @@ class Run(InFolder):
         return built
 
     @property
-    def _resize(self) -> Resize:
+    def resize(self) -> Resize:
         """How images are resized to the model's size."""
         from tl_toolkit.images.geometry import build_resize
 
@@ -241,12 +241,12 @@ class Run(InFolder):
             expected = "metrics.json holds what its folds measured."
             hint = f"tltool evaluate {name_run(self.path)} --data FOLDER, or a run with data.test"
             raise DataError(Problem(str(self.path), what, expected, hint))
-        targets = task.load_targets(examples, settings.image_size, self._resize)
+        targets = task.load_targets(examples, settings.image_size, self.resize)
         images = {
             size: Images(
                 examples,
                 image_size=size,
-                resize=self._resize,
+                resize=self.resize,
                 channels=settings.channels,
                 targets=targets,
             )
@@ -367,9 +367,9 @@ class Run(InFolder):
             if predictions is not None:
                 return predictions
             with self.numerics():
-                return self._predict(inputs, folder, views, native=native, report=handle)
+                return self.predict_inputs(inputs, folder, views, native=native, report=handle)
 
-    def _predict(
+    def predict_inputs(
         self,
         inputs: Inputs,
         folder: Path | None,
@@ -378,6 +378,15 @@ class Run(InFolder):
         native: bool,
         report: Handler,
     ) -> list[Prediction]:
+        """Returns predictions, as `predict`, of images that are listed, in the numerics of the caller.
+
+        Args:
+            inputs: The images.
+            folder: Receives pictures of dense tasks; None for none.
+            views: The views that outputs are averaged over; none for the images alone.
+            native: As in `predict`.
+            report: Receives messages and counts.
+        """
         from tl_toolkit.images.pipeline import read_tensor
         from tl_toolkit.tasks.types import PredictionOptions
 
@@ -392,7 +401,7 @@ class Run(InFolder):
         files = inputs.files
         options = PredictionOptions(
             self.recipe.data.image_size,
-            self._resize,
+            self.resize,
             out=folder,
             native=native,
             report=lambda text: report(message(text)),
@@ -417,7 +426,7 @@ class Run(InFolder):
         """
         records = [item.as_record() for item in predictions]
         if top is None:
-            return self._reader.tabulate(records, wide=wide)
+            return self.output_reader.tabulate(records, wide=wide)
         self.check_top()
         return tabulate_top(records, min(top, len(self.classes)), wide=wide)
 
@@ -495,7 +504,7 @@ class Run(InFolder):
             files = read_parity_images(manifest, report, self.recipe.data.channels)
             files = leave_webp(files, report) if not webp else files
         data = self.recipe.data
-        sizes = Sizes(data.image_size, self._resize, data.channels)
+        sizes = Sizes(data.image_size, self.resize, data.channels)
         finished = finish_model(self._find_model(report), self._task, sizes, manifest, webp=webp)
         return publish(finished, self.folder, files=files, formats=chosen_formats)
 
