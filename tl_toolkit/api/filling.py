@@ -67,7 +67,7 @@ def fill_features(
             what = "precision = 'auto': measured by each run, and features depend on it"
             raise RecipeError(Problem("", what, "", "precision=float32"))
         handle = stack.enter_context(handling(progress))
-        cluster = stack.enter_context(open_workers(plan.recipe, ray, workers))
+        cluster = stack.enter_context(open_workers(plan.recipe, ray, workers, handle))
         scanned = stack.enter_context(_open_aside(plan.recipe.features.location))
         with numerics(deterministic=plan.recipe.deterministic, threads=threads):
             context = _survey(plan, Path(scanned), threads, handle)
@@ -118,10 +118,8 @@ def _fill(context: FillContext, cluster: Cluster | None, progress: Handler) -> s
         return fill_part(context, None, progress)
     parts = context.list_parts()
     shared = cluster.share(context)
-    for part in parts:
-        cluster.submit(part, fill_part, shared, part)
-    for done in range(1, len(parts) + 1):
-        key, reason = cluster.next()
+    results = cluster.run_all(fill_part, ((part, (shared, part)) for part in parts))
+    for done, (key, reason) in enumerate(results, start=1):
         if isinstance(reason, LostTask):
             what = f"{key}: its worker died, and so did those that tried it again: {reason}"
             hint = "search.resources.memory_gb, or a smaller features.part"
