@@ -115,7 +115,8 @@ def search(
 ) -> SearchRun:
     """Trains a recipe with other values of some fields, trial after trial, and keeps the best.
 
-    On a cluster several trials run at a time; they are the same trials with the same scores.
+    On a cluster several trials run at a time; they are the same trials, and their scores are those
+    of one process with as many threads as `search.resources.cpus`.
 
     Args:
         recipe: As in `finetune`; its `search` section names the fields and values.
