@@ -3,12 +3,12 @@
 import os
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from tests.cluster import work
 from tests.cluster.nodes import find_processes
+from tests.cluster.stand_in import OneNode
 from tl_toolkit.cluster.local import start_environment
 from tl_toolkit.cluster.tasks import Cluster, Resources, open_cluster
 from tl_toolkit.errors import RecipeError, WeightsError
@@ -46,28 +46,6 @@ def test_a_local_cluster_runs_tasks_again_whose_worker_died_and_leaves_nothing(
     assert survived == ("dies", None)  # run again, in the environment of this process
     assert find_processes(str(folder)) == [] and not folder.exists()
     assert {name: os.environ.get(name) for name in before} == before
-
-
-class OneNode:
-    """Ray as tasks use it, of one node that dies; the second wait finds that a task has ended."""
-
-    def __init__(self):
-        self.waits, self.most, self.is_alive = 0, 0, True
-
-    def remote(self, work):
-        return SimpleNamespace(
-            options=lambda **_: SimpleNamespace(remote=lambda _, work, *given: lambda: work(*given))
-        )
-
-    def nodes(self):
-        return [{"Alive": self.is_alive, "Resources": {"CPU": 4.0}}]
-
-    def wait(self, references, *, num_returns, timeout):
-        self.waits, self.most = self.waits + 1, max(self.most, len(references))
-        return ([], references) if self.waits % 2 else (references[:1], references[1:])
-
-    def get(self, reference):
-        return reference()
 
 
 def test_a_cluster_without_nodes_is_reported_once():

@@ -6,6 +6,7 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,7 @@ def fill_features(
     Args:
         recipe: As in `finetune`.
         overrides: As in `finetune`.
-        threads: As in `finetune`.
+        threads: As in `finetune`. A worker of a cluster has `search.resources.cpus`.
         ray: As in `search`; hosts share the folder `features.location`.
         workers: As in `search`.
         progress: As in `finetune`: receives counts of images.
@@ -117,14 +118,16 @@ def _fill(context: FillContext, cluster: Cluster | None, progress: Handler) -> s
     if cluster is None:
         return fill_part(context, None, progress)
     parts = context.list_parts()
-    shared = cluster.share(context)
+    shared = cluster.share(replace(context, threads=max(1, int(cluster.resources.cpus))))
     results = cluster.run_all(fill_part, ((part, (shared, part)) for part in parts))
-    for done, (key, reason) in enumerate(results, start=1):
+    done, total = 0, sum(part.images for part in parts)
+    for part, reason in results:
         if isinstance(reason, LostTask):
-            what = f"{key}: its worker died, and so did those that tried it again: {reason}"
+            what = f"{part}: its worker died, and so did those that tried it again: {reason}"
             hint = "search.resources.memory_gb, or a smaller features.part"
             raise OutputError(Problem("features", what, "", hint))
         if reason is not None:
             return str(reason)
-        progress(Event("features_computed", done=done, total=len(parts)))
+        done += part.images
+        progress(Event("features_computed", done=done, total=total))
     return None

@@ -67,6 +67,10 @@ class LostTask(Exception):
 class Cluster:
     """Sends tasks to workers.
 
+    Attributes:
+        workers: As below.
+        resources: As below.
+
     Args:
         ray: The module, connected.
         workers: How many tasks run at a time.
@@ -85,7 +89,7 @@ class Cluster:
     ) -> None:
         self.workers = workers
         self._ray = ray
-        self._resources = resources
+        self.resources = resources
         self._progress = progress
         self._is_warned = False
         self._environment = dict(environment)
@@ -135,7 +139,7 @@ class Cluster:
 
     def run_all(
         self, work: Callable[..., Any], tasks: Iterable[tuple[Hashable, Sequence[Any]]]
-    ) -> Iterator[tuple[Hashable, Any]]:
+    ) -> Iterator[tuple[Any, Any]]:
         """Yields what `next` returns for each task, as they end; `workers` of them run at a time.
 
         Args:
@@ -155,7 +159,7 @@ class Cluster:
             ended, _ = self._ray.wait(list(self._open), num_returns=1, timeout=_TURN_SECONDS)
             if ended:
                 return ended[0]
-            if not self._is_warned and not _count_room(self._ray, self._resources):
+            if not self._is_warned and not _count_room(self._ray, self.resources):
                 self._is_warned = True
                 text = "no node of the cluster is left that has room for a task: waiting for one"
                 self._progress(warning(f"{text} (Ctrl-C ends; what is done is kept)"))
