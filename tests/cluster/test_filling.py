@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+from PIL import Image
 
 import tl_toolkit as tl
 from tests.cluster.stand_in import OneNode
@@ -11,6 +12,7 @@ from tests.command import tltool
 from tests.conftest import draw_class_folders
 from tests.features.test_features import recipe_of
 from tests.features.test_parts import values_of
+from tl_toolkit.errors import RecipeError
 
 
 @pytest.fixture
@@ -45,3 +47,16 @@ def test_tasks_fill_what_the_command_fills_alone(tmp_path, ray):
     assert counts == [(done, 27) for done in (4, 8, 12, 16, 20, 21, 25, 27)]
     (context,) = ray.shared
     assert (context.threads, ray.most) == (3, 1)
+
+
+def test_images_that_only_this_host_sees_are_refused(tmp_path, ray):
+    photos = draw_class_folders(tmp_path / "photos", count=3)
+    path = next(photos.rglob("*.jpg"))
+    Image.open(path).save(path.with_suffix(".tif"))
+    path.unlink()
+    recipe = recipe_of(photos, features={"store": "always"})
+    recipe["data"]["convert"] = True
+
+    with pytest.raises(RecipeError, match="converted, into a folder of this host alone"):
+        tl.fill_features(recipe, ray="auto")
+    assert not ray.shared

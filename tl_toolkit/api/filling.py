@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tl_toolkit.api.base import reading_recipe
 from tl_toolkit.api.progress import handling
 from tl_toolkit.api.search import open_workers
-from tl_toolkit.cluster.tasks import Cluster, LostTask
+from tl_toolkit.cluster.tasks import LOCAL, Cluster, LostTask
 from tl_toolkit.errors import OutputError, Problem, RecipeError
 from tl_toolkit.events import Event, Handler
 from tl_toolkit.plan.check import check_recipe
@@ -57,7 +57,8 @@ def fill_features(
         `folder` of the store, the number of `images`, `parts` and `seconds`.
 
     Raises:
-        RecipeError: Features cannot be stored, and why; or no cluster answers.
+        RecipeError: Features cannot be stored, and why; no cluster answers; or its hosts would not
+            see images that are converted.
         OutputError: Workers died again and again.
         ToolkitError: As `finetune` does before its first epoch.
     """
@@ -72,6 +73,8 @@ def fill_features(
         scanned = stack.enter_context(_open_aside(plan.recipe.features.location))
         with numerics(deterministic=plan.recipe.deterministic, threads=threads):
             context = _survey(plan, Path(scanned), threads, handle)
+            if cluster is not None and ray != LOCAL:
+                _refuse_own_images(context)
             reason = _fill(context, cluster, handle)
     if reason is not None:
         hint = "features.store=always, a greater features.max_gb, or no fill: runs compute them"
@@ -109,6 +112,15 @@ def _survey(plan: Plan, folder: Path, threads: int | None, progress: Handler) ->
         find_unfrozen(resolve_space(plan.recipe), plan.architecture) if plan.recipe.search else ()
     )
     return FillContext.of(plan, manifest, ahead, threads)
+
+
+def _refuse_own_images(context: FillContext) -> None:
+    """Refuses converted images in a folder of this host alone, which workers cannot read."""
+    converted = [image for image in context.manifest.examples if image.verdict == "converted"]
+    if converted and context.plan.recipe.features.location is None:
+        what = f"{len(converted)} images are converted, into a folder of this host alone"
+        expected = "Workers of other hosts read them from features.location, which hosts share."
+        raise RecipeError(Problem("data.convert", what, expected, "features.location=/shared/dir"))
 
 
 def _fill(context: FillContext, cluster: Cluster | None, progress: Handler) -> str | None:
