@@ -313,8 +313,9 @@ class FeatureSource:
         done = 0
 
         def report_wait(lessee: str) -> None:
-            text = f"features: {lessee} computes the same images: waiting for it"
-            self._progress(message(text))
+            self._progress(
+                message(f"waiting for {lessee}, which computes features of these images")
+            )
 
         for count in self._store.fill(gaps, digests, report_wait=report_wait):
             done += count
