@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help quickstart test check assets slow soak fuzz bench docs clean
+.PHONY: help quickstart test check assets slow gpu soak fuzz bench docs clean
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -33,6 +33,9 @@ assets: .venv/installed-dev  ## Run the tests on real weights and images, under 
 
 slow: .venv/installed-dev  ## Run the slow tests, two files at a time; TL_TOOLKIT_TURN=0/8 runs a part of them
 	$(BIN)/python -m pytest -m 'slow and not assets' -n 2 --dist loadfile
+
+gpu: .venv/installed-dev  ## Run the tests that need a GPU; says so and ends well where there is none
+	$(BIN)/python tests/gpu.py
 
 KILLS ?= 200
 soak: .venv/installed-dev  ## Kill commands at random moments, go on, and compare; KILLS=10 for a short one

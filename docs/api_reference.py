@@ -24,10 +24,11 @@ Written by `python docs/build.py` from the docstrings, which `help(tl.finetune)`
 starts it.
 """
 GROUPS: dict[str, tuple[str, ...]] = {
-    "Training": ("finetune", "search", "sweep", "curve", "rank_bases", "hypermodel"),
-    "Runs": ("load_run", "Run", "SearchRun", "CurveRun", "card"),
+    "Training": ("finetune", "search", "sweep", "curve", "rank_bases", "hypermodel", "auto"),
+    "Runs": ("load_run", "Run", "SearchRun", "CurveRun", "AutoRun", "card", "push", "Pushed"),
     "Speed": ("benchmark", "Benchmark"),
     "Serving": ("serve",),
+    "Long lists of images": ("predict_list", "ListPredictions"),
     "What lies under runs/": (
         "list_runs",
         "describe_run",
@@ -57,7 +58,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Weight files": ("list_weights", "pull_weights", "verify_weights", "import_weights"),
     "Events": ("Event",),
     "The machine": ("describe_environment",),
-    "The feature store": ("FeatureCache",),
+    "The feature store": ("FeatureCache", "fill_features"),
 }
 ELSEWHERE = ("Recipe", "ToolkitError", "errors", "recipe", "tasks")
 """Public names that have tables of their own."""
@@ -67,7 +68,7 @@ RETURNED = {
     "`tl.split_data` returns a split": ("audit.split", ("DataSplit", "SplitImage")),
     "`DataReport.findings` holds findings": ("audit.findings", ("Finding",)),
     "`Run.predict` returns predictions, `Run.tabulate` a table": (
-        "tasks.types",
+        "tasks.predictions",
         ("Prediction", "Table"),
     ),
     "`Run.predict` of a classification": ("tasks.classification.answers", ("ClassPrediction",)),

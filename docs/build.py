@@ -147,6 +147,7 @@ A process that was suspended for longer, and finds its folder taken over when it
 | 5 | a search without one completed trial | `SearchError` |
 | 6 | the loss or a weight is not finite | `NonFiniteError` |
 | 7 | the output cannot be written | `OutputError` |
+| 8 | a host of several is gone, or trains something else; `--resume` goes on | `HostError` |
 | 130 | interrupted; the best weights so far are kept, and `--resume` goes on | |
 | 128 + N | signal N ended the process that trains: out of memory, or a crash in TensorFlow; `--resume` goes on | |
 | 141 | the reader of stdout ended first, as `head` does: no failure, and no message | |

@@ -20,6 +20,7 @@ EXIT_CODES = {
     "SearchError": 5,
     "NonFiniteError": 6,
     "OutputError": 7,
+    "HostError": 8,
 }
 
 

@@ -349,3 +349,19 @@ def test_the_scope_of_a_strategy_is_refused():
             refuse_dtype_policy()
 
     refuse_dtype_policy()
+
+
+def test_an_operation_without_a_deterministic_kernel_names_the_field():
+    text = (
+        "Graph execution error:\n\nA deterministic GPU implementation of Fold is not available.\n"
+    )
+
+    with pytest.raises(RecipeError, match=r"deterministic  .*\n  A deterministic GPU .* of Fold"):
+        with numerics(deterministic=True):
+            raise tf.errors.UnimplementedError(None, None, text)
+
+
+def test_other_operations_that_are_missing_are_no_matter_of_determinism():
+    with pytest.raises(tf.errors.UnimplementedError):
+        with numerics(deterministic=True):
+            raise tf.errors.UnimplementedError(None, None, "no such kernel")

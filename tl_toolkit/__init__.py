@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from tl_toolkit.api.listing import describe_run, list_runs
     from tl_toolkit.api.model import build_model, load_model
     from tl_toolkit.api.predict_list import ListPredictions, predict_list
+    from tl_toolkit.api.push import Pushed, push
     from tl_toolkit.api.rank_bases import rank_bases
     from tl_toolkit.api.removal import prune_runs, remove_runs
     from tl_toolkit.api.report import report
@@ -74,6 +75,7 @@ __all__ = [
     "FeatureCache",
     "ListPredictions",
     "LoadedRecipe",
+    "Pushed",
     "Recipe",
     "Run",
     "SearchRun",
@@ -106,6 +108,7 @@ __all__ = [
     "probe_architecture",
     "prune_runs",
     "pull_weights",
+    "push",
     "rank_bases",
     "recipe",
     "remove_runs",
@@ -150,6 +153,7 @@ _NAMES_IN = {
     "api.model": ("build_model", "load_model"),
     "api.predict_list": ("ListPredictions", "predict_list"),
     "api.rank_bases": ("rank_bases",),
+    "api.push": ("Pushed", "push"),
     "api.removal": ("prune_runs", "remove_runs"),
     "api.report": ("report",),
     "api.reproducing": ("reproduce",),

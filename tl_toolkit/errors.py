@@ -12,6 +12,7 @@ from dataclasses import dataclass
 __all__ = [
     "CheckFailedError",
     "DataError",
+    "HostError",
     "NonFiniteError",
     "OutputError",
     "ParityError",
@@ -136,6 +137,12 @@ class OutputError(ToolkitError):
     exit_code = 7
 
 
+class HostError(ToolkitError):
+    """A host of several that train one model is gone, or trains something else."""
+
+    exit_code = 8
+
+
 def nearest(name: str, choices: Iterable[str], *, likeness: float = 0.6) -> str:
     """Returns the choice that the user probably meant by `name`, or "" if none is near.
 
@@ -168,6 +175,8 @@ _PARAMETERS = {
     "data": "data",
     "devices": "devices",
     "filters": "layer",
+    "host-index": "host_index",
+    "hosts": "hosts",
     "keep": "keep",
     "method": "method",
     "native": "native=True",

@@ -278,6 +278,9 @@ def numerics(*, deterministic: bool, threads: int | None = None) -> Iterator[Non
         deterministic: Turn op determinism on and TensorFloat-32 off; False leaves both as the
             caller has them. Policy and float type are float32 in any case, and channels are last.
         threads: As `start_tensorflow` takes them.
+
+    Raises:
+        RecipeError: An operation in the block has no deterministic kernel on the device.
     """
     start_tensorflow(threads=threads)
     import keras
@@ -296,6 +299,10 @@ def numerics(*, deterministic: bool, threads: int | None = None) -> Iterator[Non
             # On a GPU its short mantissa would make a model's parts and its exports differ.
             tf.config.experimental.enable_tensor_float_32_execution(False)
         yield
+    except tf.errors.UnimplementedError as error:
+        if "determinis" in str(error).lower():
+            raise _describe_missing_kernel(str(error)) from error
+        raise
     finally:
         keras.config.set_dtype_policy(policy)
         keras.config.set_floatx(floatx)
@@ -303,6 +310,18 @@ def numerics(*, deterministic: bool, threads: int | None = None) -> Iterator[Non
         tf.config.experimental.enable_tensor_float_32_execution(was_tf32)
         if not was_deterministic:
             disable_op_determinism()
+
+
+def _describe_missing_kernel(text: str) -> RecipeError:
+    lines = [line.strip() for line in text.splitlines() if "determinis" in line.lower()]
+    return RecipeError(
+        Problem(
+            where="deterministic",
+            what="an operation of the model has no deterministic kernel on this device",
+            expected=lines[0],
+            hint="deterministic=false, where the last digits of two runs may differ",
+        )
+    )
 
 
 def refuse_dtype_policy() -> None:

@@ -188,8 +188,8 @@ def test_a_trial_that_would_leave_no_time_for_its_run_is_stopped():
 
     assert fitting.choose_epochs() == 8 and fitting.fits([])
     clock.now = 30.0
-    fitting.watch(step)  # its run would take 1.25 x (10 + 30), the end of the search 5
-    clock.now = 37.0  # 63 are left, 63.75 needed
+    fitting.watch(step)  # its run would take 1.25 x (10 + 30), the end of the search 2.5
+    clock.now = 39.0  # 61 are left, 63.75 needed
     with pytest.raises(TimeIsUp):
         fitting.watch(step)
 
@@ -206,12 +206,12 @@ def test_another_trial_fits_if_it_and_the_run_of_the_best_one_do():
     fitting = Fitting(budget, pace, budget.check, operations=1, images=(10, 5))
     done = [trial(1, 0.7, 30.0), trial(2, 0.8, 20.0), trial(3, 0.6, 16.0)]
 
-    clock.now = 26.0  # 25 for the trial, 5 for the end, 1.25 x (10 + 25) for its run: 73.75
+    clock.now = 28.0  # 25 for the trial, 2.5 for the end, 1.25 x (10 + 25) for its run: 71.25
     assert fitting.fits(done)
-    clock.now = 27.0
+    clock.now = 29.0
     assert not fitting.fits(done)
     failed = replace(trial(3, None, 99.0), state="failed")
-    clock.now = 26.0
+    clock.now = 28.0
     assert fitting.fits([*done[:2], failed])
 
 
@@ -223,9 +223,9 @@ def test_where_not_one_trial_fits_the_reason_has_its_seconds():
     fitting = Fitting(budget, pace, budget.check, operations=1, images=(10, 5))
 
     assert fitting.choose_epochs() is None
-    # 20 for a trial, 20 for the end, 1.25 x (40 + 20) for its run
+    # 20 for a trial, 10 for the end, 1.25 x (40 + 20) for its run
     assert fitting.refusal == (
-        "no search fits: a trial and its run take about 115 s, and 100 s are left"
+        "no search fits: a trial and its run take about 105 s, and 100 s are left"
     )
 
 

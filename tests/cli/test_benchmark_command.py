@@ -10,6 +10,8 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from tests.command import tltool
+from tl_toolkit.errors import ParityError
+from tl_toolkit.export.benchmark import time_formats
 from tl_toolkit.recipe.load import build_recipe, dump_recipe
 
 
@@ -130,3 +132,13 @@ def test_the_line_for_curl_sends_what_tensorflow_serving_takes(image, tmp_path):
     assert request["signature_name"] == "serve_bytes"
     (instance,) = request["instances"]
     assert base64.b64decode(instance["bytes"]["b64"]) == image
+
+
+def test_a_benchmark_that_fails_speaks_of_no_publishing(tmp_path):
+    (tmp_path / "model.tflite").write_bytes(b"no model")
+
+    with pytest.raises(ParityError, match=r"(?s)cannot be run by litert.*No figure was written"):
+        time_formats(
+            {"litert": tmp_path / "model.tflite"}, (4, 4, 3),
+            batches=[1], threads=[1], calls=1, done=print,
+        )  # fmt: skip

@@ -14,6 +14,7 @@ from tl_toolkit.cluster.tasks import Cluster, Resources, open_cluster
 from tl_toolkit.errors import RecipeError, WeightsError
 
 
+@pytest.mark.slow
 def test_a_local_cluster_runs_tasks_again_whose_worker_died_and_leaves_nothing(
     tmp_path, monkeypatch
 ):

@@ -10,7 +10,8 @@ import tensorflow as tf
 
 import tl_toolkit
 from tl_toolkit.export import serving_process
-from tl_toolkit.export.asking import ask, find_last_line, read_numerics
+from tl_toolkit.export.apart import find_last_line
+from tl_toolkit.export.asking import ask, read_numerics
 
 PIXELS = np.full((1, 2, 2, 3), 7, np.uint8)
 

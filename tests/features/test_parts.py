@@ -62,6 +62,7 @@ def context_of(photos, root, tmp_path, part=4):
     return FillContext.of(plan, manifest, ())
 
 
+@pytest.mark.slow
 def test_parts_in_any_order_hold_the_values_of_one_pass(tmp_path, photos, whole, monkeypatch):
     context = context_of(photos, tmp_path / "store", tmp_path)
     parts = context.list_parts()

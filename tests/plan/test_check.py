@@ -445,6 +445,13 @@ def test_what_lies_behind_the_last_tap_cannot_train(recipe_of_edges, name):
     assert actual.units["tune"][0] == "conv_dw_3"
 
 
+def test_a_field_of_the_space_that_is_none_is_named_once(recipe):
+    [problem] = refuse(recipe, "search.space={phases.tune.epoch: {choices: [1, 2, 3]}}")
+
+    assert problem.what == "search.space: phases.tune.epoch is no field"
+    assert problem.hint == "phases.tune.epochs in place of phases.tune.epoch"
+
+
 def test_a_search_may_not_train_what_lies_behind_the_last_tap(recipe_of_edges):
     base = ["pixels.taps=[c5_conv]", "~model.arguments", "model.base=lenet5"]
     base.append("phases.tune.unfreeze=0")

@@ -347,6 +347,19 @@ def test_two_sources_of_data_are_refused(values, sources_named):
     assert f"~data.{sources_named[0]}" in text
 
 
+def test_a_slip_of_the_pen_is_one_problem_not_a_missing_field_besides(values):
+    with pytest.raises(RecipeError) as caught:
+        build_recipe(
+            {**values, "data": {"tran": "photos", "image_size": 28}, "model": {"bas": "lenet5"}}
+        )
+
+    assert {problem.what for problem in caught.value.problems} == {
+        "data.tran: unknown key",
+        "model.bas: unknown key",
+        "model.weights is missing",
+    }
+
+
 def test_no_source_of_data_is_refused(values):
     assert "expected one of train, csv, table or builtin, got none" in refuse(
         values, "data", {"image_size": 28}
@@ -418,12 +431,18 @@ REMOTE = ["gs://a/b", "hdfs:a", "s3://a", "https://a/b", "/gcs/a", "/cns/a", "/h
 
 
 @pytest.mark.parametrize("path", REMOTE)
-@pytest.mark.parametrize("field", ["data.train", "data.validation", "model.weights"])
+@pytest.mark.parametrize("field", ["data.csv", "model.weights"])
 def test_remote_path_is_refused_in_a_sentence(values, field, path):
     text = refuse(values, field, path)
 
     assert f"{field} = {path!r}" in text
     assert "expected a local path" in text
+
+
+@pytest.mark.parametrize("path", ["hdfs:a", "https://a/b", "/gcs/a", "a+b://c"])
+@pytest.mark.parametrize("field", ["data.train", "data.validation"])
+def test_images_lie_on_this_machine_or_on_an_object_store(values, field, path):
+    assert "expected a local path" in refuse(values, field, path)
 
 
 @pytest.mark.parametrize("path", ["", "a\0b", "a\udcffb", 3, [], True])

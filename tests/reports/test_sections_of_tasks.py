@@ -1,5 +1,7 @@
 """The sections of each task, from predictions whose figures are computed by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
@@ -171,3 +173,21 @@ def test_edges_have_precision_and_recall_of_each_threshold():
     assert metrics["curve"]["precision"][0] == 0.5
     chart = find_parts(sections, "chart")[0]
     assert "this run 0.500" in chart.description and "Sobel filter 0.500" in chart.description
+
+
+def test_training_labels_are_shown_where_the_run_asked_about_them(animals):
+    row = {"path": "p/7.jpg", "label": "cat", "suggested": "dog", "own": 0.1, "other": 0.9}
+    asked = {"images": 40, "doubted": 1, "labels": [row]}
+    metrics = {**animals.metrics, "training_labels": asked}
+
+    def find_texts(facts):
+        return [part.text for part in find_parts(classification.build_sections(facts), "text")]
+
+    sections = classification.build_sections(replace(animals, metrics=metrics))
+    titles = {part.title: part for part in find_parts(sections, "gallery")}
+    (tile,) = titles["Training labels that may be wrong"].tiles
+    assert tile.lines == ["label cat (10%)", "rather dog (90%)"]
+    assert any("tltool data check does it" in text for text in find_texts(animals))
+    none = {**asked, "doubted": 0, "labels": []}
+    facts = replace(animals, metrics={**animals.metrics, "training_labels": none})
+    assert "No label of 40 training images is doubted." in find_texts(facts)

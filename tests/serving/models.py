@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-NAMES = ("bee", "fourmi é")
+NAMES = ("bee", "<b>fourmi</b> é")
 
 
 class Small(tf.Module):

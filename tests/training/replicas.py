@@ -4,6 +4,7 @@ TensorFlow splits its CPU into logical devices only before its first operation.
 """
 
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -139,10 +140,10 @@ def run_whole(folder):
 
 def main(count, *names):
     """Prints what was measured, of the named cases or of all."""
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(
-        cpu, [tf.config.LogicalDeviceConfiguration()] * count
-    )
+    kind = os.environ.get("TL_TOOLKIT_REPLICAS", "CPU")
+    limit = 2048 if kind == "GPU" else None  # MB of each
+    parts = [tf.config.LogicalDeviceConfiguration(memory_limit=limit)] * count
+    tf.config.set_logical_device_configuration(tf.config.list_physical_devices(kind)[0], parts)
     replicas = find_devices(parse_devices("all"))
     found = {"cases": compare(replicas, names or CASES), "masks": sample_masks(replicas)}
     if not names:

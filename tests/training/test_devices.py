@@ -33,6 +33,7 @@ def check_cases(found):
         assert row["score"], name
 
 
+@pytest.mark.slow
 def test_replicas_in_a_process_that_splits_its_cpu_train_what_one_device_trains():
     found = measure("2", "batch norm that trains")
 

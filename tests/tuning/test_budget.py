@@ -84,8 +84,10 @@ def test_two_bases_tell_reading_from_computing(clock):
     measure(pace, clock, operations=300, seconds=7)
 
     assert pace.estimate_features(1000, 10) == pytest.approx(21)
-    measure(pace, clock, operations=400, seconds=2)  # another process slowed the first one down
-    assert pace.estimate_features(1000, 10) == pytest.approx(3)
+    measure(pace, clock, operations=400, seconds=2)  # others slowed the first one down
+    assert pace.estimate_features(1000, 10) == pytest.approx(2)
+    measure(pace, clock, operations=500, seconds=50)  # and now this one
+    assert pace.estimate_features(1000, 10) == pytest.approx(100)
 
 
 def test_judging_by_stored_features_tells_nothing_of_a_pass(clock):

@@ -65,7 +65,7 @@ def answer_by_export(
     try:
         if asks:
             raise NotQuick(
-                f"{' and '.join(asks)}: Keras alone does that", hint="predict without --engine"
+                f"the LiteRT export has no {' and no '.join(asks)}", hint="predict without --engine"
             )
         threads = min(4, os.cpu_count() or 1)
         size, resize = run.recipe.data.image_size, run._resize

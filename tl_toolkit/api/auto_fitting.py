@@ -15,7 +15,7 @@ __all__ = ["Fitting"]
 
 _EPOCHS = (8, 4, 2)
 """Epochs of tuning: as many as a preset has, or fewer where time is short."""
-_CLOSING = 0.5
+_CLOSING = 0.25
 """What a search takes for its plots, as a part of what a run takes apart from its training."""
 
 

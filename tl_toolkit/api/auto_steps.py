@@ -94,6 +94,7 @@ class Automatic:
             RecipeError: No base can be used.
         """
         plans = self._plan()
+        _import_all()
         try:
             first = min(plans, key=lambda name: count_parameters(plans[name][1]))
             self._train_head(plans[first][0])
@@ -397,6 +398,19 @@ class Automatic:
             if test.split == "validation":
                 return bool(test.result["verdict"] == "open")
         return False
+
+
+def _import_all() -> None:
+    """Imports what the first run would import, whose seconds are then those of any run."""
+    import matplotlib.pyplot  # noqa: F401
+    import sklearn.linear_model
+    import sklearn.model_selection  # noqa: F401
+
+    import tl_toolkit.api.report
+    import tl_toolkit.evaluation.yardsticks
+    import tl_toolkit.reports.background
+    import tl_toolkit.training.prepare
+    import tl_toolkit.tuning.engine  # noqa: F401
 
 
 def _name_head(base: str) -> str:

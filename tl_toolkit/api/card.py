@@ -22,7 +22,7 @@ from tl_toolkit.runs.folder import InFolder, RunFolder
 from tl_toolkit.runs.places import find_run
 from tl_toolkit.runs.states import describe_absent
 
-__all__ = ["card"]
+__all__ = ["card", "write_card"]
 
 _NOT_STATED = "not stated"
 _UNKNOWN = "unknown"
@@ -56,6 +56,32 @@ def card(
         RecipeError: It is a search or a curve.
     """
     folder = RunFolder(run.path) if isinstance(run, InFolder) else find_run(run, root=Path(root))
+    return write_card(folder, license=license, data_license=data_license)
+
+
+def write_card(
+    folder: RunFolder,
+    *,
+    license: str,
+    data_license: str,
+    place: str = "",
+    is_foreign: bool = False,
+    has_saved_model: bool = True,
+) -> str:
+    """Returns the card of a run, which may lie beside its model alone.
+
+    Args:
+        folder: The run.
+        license: As in `card`.
+        data_license: As in `card`.
+        place: Where Keras loads the model from, as in `Loading`.
+        is_foreign: As in `Loading`.
+        has_saved_model: Whether the SavedModel lies below the card, if the run has one.
+
+    Raises:
+        DataError: The run lacks a file.
+        RecipeError: It is a search or a curve.
+    """
     if folder.kind != "run":
         expected = "A card describes one model."
         hint = "the run of its winner, by tltool finetune"
@@ -63,7 +89,7 @@ def card(
     for file in (folder.recipe, folder.metrics, folder.manifest, folder.classes):
         if not file.is_file():
             raise describe_absent(folder, file)
-    return _Card(folder, license, data_license).write()
+    return _Card(folder, license, data_license, place, is_foreign, has_saved_model).write()
 
 
 @dataclass(frozen=True)
@@ -71,6 +97,9 @@ class _Card:
     folder: RunFolder
     license: str
     data_license: str
+    place: str = ""
+    is_foreign: bool = False
+    has_saved_model: bool = True
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -299,7 +328,11 @@ class _Card:
             image_size=recipe.data.image_size,
             channels=recipe.data.channels,
             is_dense=recipe.task.is_dense,
-            saved_model=str(exported.relative_to(self.folder.path)) if exported.is_dir() else "",
+            saved_model=str(exported.relative_to(self.folder.path))
+            if self.has_saved_model and exported.is_dir()
+            else "",
+            place=self.place,
+            is_foreign=self.is_foreign,
         )
 
 

@@ -26,12 +26,17 @@ class Loading:
         channels: Channels of its images.
         is_dense: Whether it has an output per pixel.
         saved_model: Where its SavedModel is, below the card; "" where there is none.
+        place: Where Keras loads it from, where the card lies beside the model alone: `hf://...`, or
+            a dot for the card's folder; "" where it lies beside the files of the run.
+        is_foreign: Whether the model has layers of this package.
     """
 
     image_size: tuple[int, int]
     channels: int
     is_dense: bool
     saved_model: str
+    place: str = ""
+    is_foreign: bool = False
 
 
 def describe_loading(loading: Loading) -> str:
@@ -45,6 +50,8 @@ def describe_loading(loading: Loading) -> str:
     shape = f"({height}, {width}, {loading.channels})"
     takes = f"float32 (batch, {height}, {width}, {loading.channels})"
     takes = f"[{takes}, pixels]" if loading.is_dense else takes
+    if loading.place:
+        return "\n\n".join([_load_by_keras(loading), *_load_by_tensorflow(loading, shape, dtype)])
     parts = [
         "The lines run as they stand in the folder that holds this card and the files of the run: "
         "`model.keras`, `recipe.yaml`, `classes.json`, `status.json`, and `task.json` and "
@@ -62,18 +69,42 @@ model = tl.load_model("model.keras")  # a keras.Model of {takes}
 print(model.output_shape)
 ```""",
     ]
-    if loading.saved_model:
-        parts += [
-            "With TensorFlow alone:",
-            f"""```python
+    return "\n\n".join([*parts, *_load_by_tensorflow(loading, shape, dtype)])
+
+
+def _load_by_keras(loading: Loading) -> str:
+    """Returns lines that load a model where it was pushed to."""
+    height, width = loading.image_size
+    images = f'np.zeros((1, {height}, {width}, {loading.channels}), "float32")'
+    inputs = f'[{images}, np.zeros((1, 4, 2), "float32")]' if loading.is_dense else images
+    registers = (
+        "import tl_toolkit.transfer.saved  # layers that Keras lacks: pip install tl-toolkit"
+    )
+    return f"""`classes.json` names the outputs. Images are RGB in 0..255, upright and resized.
+
+```python
+import keras
+import numpy as np
+{registers if loading.is_foreign else ""}
+model = keras.saving.load_model("{loading.place}")
+print(model.predict({inputs}, verbose=0))
+```"""
+
+
+def _load_by_tensorflow(loading: Loading, shape: str, dtype: str) -> list[str]:
+    """Returns lines that load the SavedModel, if there is one."""
+    if not loading.saved_model:
+        return []
+    return [
+        "With TensorFlow alone, in a folder of these files:",
+        f"""```python
 import tensorflow as tf
 
 served = tf.saved_model.load("{loading.saved_model}")
 outputs = served.signatures["serving_default"](image=tf.zeros((1, *{shape}), tf.{dtype}))
 print({{name: values.shape for name, values in outputs.items()}})
 ```""",
-        ]
-    return "\n\n".join(parts)
+    ]
 
 
 def describe_phase(history: Path) -> tuple[int, float | None, float | None]:

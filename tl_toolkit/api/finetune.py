@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import threading
 import time
@@ -17,11 +18,13 @@ from tl_toolkit.api.progress import HandlerFailed, handling, naming_what_is_kept
 from tl_toolkit.api.resume import Resumed, check_lock, find_resumed, read_state, resume_plan
 from tl_toolkit.api.run import Run
 from tl_toolkit.api.start import add_override, add_start, refuse_replaced_runs
+from tl_toolkit.api.together import Together, joining
 from tl_toolkit.errors import OutputError, Problem, RecipeError, ToolkitError
 from tl_toolkit.events import Event, Handler, message, warning
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.plan.devices import DeviceChoice, DeviceNames, parse_devices
+from tl_toolkit.plan.hosts import parse_hosts
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.training import feature_values, training_settings
 from tl_toolkit.recipe.load import RecipeSource, dump_recipe
@@ -66,6 +69,8 @@ def finetune(
     root: str | Path = "runs",
     threads: int | None = None,
     devices: DeviceNames | None = None,
+    hosts: str | Sequence[str] | None = None,
+    host_index: int | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     progress: Handler | bool = False,
 ) -> Run:
@@ -93,9 +98,14 @@ def finetune(
         root: Folder of all runs.
         threads: Size of TensorFlow's thread pools; if it has started already, a warning says that
             they stay as they are.
-        devices: `"all"`, a number of GPUs, or the places of some, as `[0, 1]`: each step's batch is
-            split over them, and the result is that of one device but for the last digits. Where
-            TensorFlow sees no GPU, its logical CPUs are meant. By default one device is used.
+        devices: All GPUs by `"all"`, a number of them, or the places of some, as `[0, 1]`: each
+            step's batch is split over them, and the result is that of one device but for the last
+            digits. Where TensorFlow sees no GPU, its logical CPUs are meant. By default one device
+            is used.
+        hosts: Addresses, `HOST:PORT`, of the processes that train it, the same list in each; by
+            default those of TF_CONFIG, if it names several. They share each batch on all of their
+            GPUs, or on `devices` of each. The first one writes the run.
+        host_index: The place of this process in `hosts`.
         callbacks: Keras callbacks; each phase calls their hooks as a `fit` of its own on the whole
             model would: `on_train_begin` and epoch 0 come again in each phase.
         progress: True prints to stderr what the command line prints, and in a notebook to stdout, a
@@ -104,13 +114,17 @@ def finetune(
 
     Returns:
         The finished run, with its metrics, history and model; it predicts, evaluates and exports.
+        On another host than the first it has the path of that host's folder, and can do so if that
+        is shared.
 
     Raises:
         ToolkitError: A child of it for whatever a user can correct: recipe, data, weights, output.
+        HostError: Another host did not come, is gone, or trains something else.
         TypeError: A callback is no instance of `keras.callbacks.Callback`; before anything is done.
     """
     _check_callbacks(callbacks)
     choice = parse_devices(devices)
+    group = parse_hosts(hosts, host_index, os.environ)
     if start is not None:
         overrides = add_start(overrides, start, root=Path(root))
     if versus is not None:
@@ -125,27 +139,44 @@ def finetune(
         plan = check_recipe(loaded)
         refuse_replaced_runs(plan, out)
         refuse_dtype_policy()
-        found = _find_devices(choice, plan, threads) if choice else None
         handle = stack.enter_context(handling(progress))
-        place = Path(out) if out else None
+        place, joined, first = Path(out) if out else None, None, None
+        if group is not None:
+            joined = stack.enter_context(joining(group, choice, plan, threads=threads))
+            if not joined.is_first:
+                first, place = joined.receive()
+                resume, overwrite, root = first.is_resumed, False, joined.scratch
+                if first.is_done:
+                    return Run(RunFolder(Path(first.path)))
+        found = joined.devices if joined else _find_devices(choice, plan, threads)
         name, resumed = loaded.recipe.name, None
         if resume and (before := find_resumed(name, Path(root), place)) is not None:
             plan, resumed = resume_plan(plan, before)
             if resumed.is_done and resumed.longer is None:
                 handle(Event("run_began", facts={"folder": before.path, "task": plan.recipe.task}))
                 handle(message(f"{before.path} is finished: there is nothing to train"))
+                if joined is not None:
+                    joined.send(before, is_resumed=True, is_done=True)
                 return Run(before)
             folder = stack.enter_context(resume_run(before))
         else:
             folder = stack.enter_context(
                 create_run(name, root=Path(root), out=place, overwrite=overwrite)
             )
+        if joined is not None:
+            if joined.is_first:
+                joined.send(folder, is_resumed=resumed is not None)
+            stack.enter_context(joined.naming_lost_hosts())
         stack.enter_context(naming_what_is_kept(folder, progress, handle))
         handle(Event("run_began", facts={"folder": folder.path, "task": plan.recipe.task}))
         plan = keep_base(plan, folder)
         with numerics(deterministic=loaded.recipe.deterministic, threads=threads):
             _announce(plan, threads, handle)
-            run = _Finetuning(plan, folder, handle, callbacks, resumed, found).run()
+            run = _Finetuning(plan, folder, handle, callbacks, resumed, found, joined).run()
+        if joined is not None:
+            joined.meeting.finish()
+        if first is not None:
+            return Run(RunFolder(Path(first.path)))
         if reason := point_latest(folder, root=Path(root), name=name):
             handle(warning(reason))
     folder.remove_side_states()  # now that it is done, nothing goes on from them
@@ -164,8 +195,10 @@ def _announce(plan: Plan, threads: int | None, handle: Handler) -> None:
         handle(warning(text))
 
 
-def _find_devices(choice: DeviceChoice, plan: Plan, threads: int | None) -> Devices:
-    """Returns the devices of a run, before it has a folder."""
+def _find_devices(choice: DeviceChoice | None, plan: Plan, threads: int | None) -> Devices | None:
+    """Returns the devices of a run, before it has a folder; None for the one of TensorFlow."""
+    if choice is None:
+        return None
     start_tensorflow(threads=threads)
     from tl_toolkit.training.devices import find_devices, refuse_small_batch
 
@@ -196,16 +229,20 @@ class _Finetuning:
         callbacks: Sequence[keras.callbacks.Callback] = (),
         resumed: Resumed | None = None,
         devices: Devices | None = None,
+        joined: Together | None = None,
     ) -> None:
         self.plan = plan
         self.recipe = plan.recipe
         self._resumed = resumed
         self._devices = devices
+        self._joined = joined
+        self._writes = joined is None or joined.is_first
         self._settings = training_settings(plan)
         self._callbacks = callbacks
         self.folder = folder
         self._handle = progress
         self._is_ending = threading.Event()
+        self._doubts: dict[str, Any] | None = None
         self.seconds: dict[str, float] = {}
         self.measured: dict[str, float] = {}  # seconds of an image by precision
         self._clock = time.perf_counter()
@@ -246,6 +283,8 @@ class _Finetuning:
         folds = self._cross_validate(trainer, task, images)
         training = self._train(trainer, transfer, folds, paused)
         self._lap("train")
+        if not self._writes:
+            return Run(self.folder, transfer.model)
         measured = self._evaluate(trainer, task, images, training, folds)
         metrics: dict[str, Any] = {
             "best": training.best.as_row(),
@@ -253,6 +292,8 @@ class _Finetuning:
             **measured.metrics,
         }
         metrics["leaks"] = manifest.describe_leaks()
+        if self._doubts is not None:
+            metrics["training_labels"] = self._doubts
         metrics["cost"] = measure_cost(transfer.model)
         if self.measured:
             metrics["seconds_by_precision"] = self.measured
@@ -369,6 +410,8 @@ class _Finetuning:
         count = self._devices.count if self._devices else 1
         lock = describe_lock(self.plan, transfer, manifest, devices=count)
         self._check_resumed(lock)
+        if self._joined is not None:
+            self._joined.check_equal(self.plan, lock)
         paused = self._read_state(len(manifest.of("train")))
         self.folder.write_status("running")
         if self._resumed is not None:
@@ -424,7 +467,7 @@ class _Finetuning:
     ) -> Training:
         judged = folds.trainings.judge(self._settings) if folds else None
         checkpoints = None
-        if self.recipe.checkpoint:
+        if self.recipe.checkpoint and self._writes:
             from tl_toolkit.training.resume import Checkpoints
 
             checkpoints = Checkpoints(
@@ -485,7 +528,10 @@ class _Finetuning:
         read = epochs * (len(images["train"]) + len(images["validation"]))
         vectors = trainer.read_untrained(most_images=int(SHARE * read))
         if vectors is not None:
+            from tl_toolkit.evaluation.doubts import find_training_doubts
+
             add_yardsticks(measured, vectors, task, images)
+            self._doubts = find_training_doubts(vectors["train"], images["train"], task.classes)
 
     def _train_baseline(
         self, images: Mapping[str, Images], measured: Measured
@@ -501,7 +547,7 @@ class _Finetuning:
                 self.folder,
                 run=measured,
                 progress=self.progress,
-                devices=self._devices,
+                devices=None if self._joined else self._devices,  # the others do not train it
             )
         except ToolkitError as error:
             self.progress(warning(f"the baseline failed, the run itself is done: {error}"))

@@ -16,6 +16,7 @@ from tl_toolkit.errors import DataError
 from tl_toolkit.events import Handler
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.printing.tables import list_summary
+from tl_toolkit.recipe.export_formats import EXPORT_FORMATS
 from tl_toolkit.runs.folder import InFolder, RunFolder
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def _predict(run: Run, paths: Sequence[str]) -> tuple[Task, list[Prediction]]:
     with run.numerics():
         from tl_toolkit.tasks.registry import build_task
 
-        return build_task(run.recipe, run.classes), run.predict(list(paths))
+        return build_task(run.recipe, run.classes), run.predict(list(paths), engine="keras")
 
 
 def _explain(
@@ -181,6 +182,7 @@ def _build_sections(run: Run, facts: RunFacts) -> list[Section]:
         build_recipe,
     )
     from tl_toolkit.reports.course import build_course
+    from tl_toolkit.reports.exports import build_exports
 
     folder, task, metrics = run.folder, run.recipe.task, facts.metrics
     own = task.open("report")
@@ -198,6 +200,7 @@ def _build_sections(run: Run, facts: RunFacts) -> list[Section]:
         _build_transfer(run, facts),
         build_freezing(_read_all(phases, "receipt.json")),
         build_cost(metrics.get("seconds", {}), metrics.get("cost", {})),
+        build_exports(_read_proofs(folder), title_of=task.title_of),
         build_recipe(
             {path.name: path.read_text(encoding="utf-8", errors="replace")
              for path in (folder.recipe, folder.lock) if path.is_file()},
@@ -213,6 +216,13 @@ def _build_transfer(run: Run, facts: RunFacts) -> Section:
     caption = "The run, and simpler predictors on the same images"
     table = DataTable(caption, *list_summary(facts.metrics, run.recipe.task))
     return Section("transfer", "Beside simpler methods", [table])
+
+
+def _read_proofs(folder: RunFolder) -> dict[str, Any]:
+    """Returns the proof of each format that was published."""
+    paths = {name: folder.export / form.proof for name, form in EXPORT_FORMATS.items()
+             if form.proof}  # fmt: skip
+    return {name: read_json(path) for name, path in paths.items() if path.is_file()}
 
 
 def _read_all(folders: Mapping[str, Path], name: str) -> dict[str, Any]:

@@ -39,6 +39,7 @@ from tl_toolkit.runtime import numerics
 if TYPE_CHECKING:
     import keras
     import numpy as np
+    import tensorflow as tf
 
     from tl_toolkit.images.geometry import Resize
     from tl_toolkit.tasks.base import Task
@@ -377,16 +378,16 @@ class Run(InFolder):
         native: bool,
         report: Handler,
     ) -> list[Prediction]:
-        from tl_toolkit.images.pipeline import read_pixels
+        from tl_toolkit.images.pipeline import read_tensor
         from tl_toolkit.tasks.types import PredictionOptions
 
-        def read(path: Path) -> np.ndarray:
+        def read(path: Path) -> np.ndarray | tf.Tensor:
             if path in inputs.missing:
                 raise DataError(inputs.missing[path])
             if path in inputs.arrays:
                 return inputs.arrays[path]
             data = self.recipe.data
-            return read_pixels(path, convert=data.convert, channels=data.channels)
+            return read_tensor(path, convert=data.convert, channels=data.channels)
 
         files = inputs.files
         options = PredictionOptions(

@@ -428,7 +428,8 @@ class Searching:
                     written = time.monotonic()
                 self.progress(Event("trial_ended", facts=asdict(trial), is_best=is_best))
         finally:
-            self._write_table(engine, trials)
+            if trials:
+                self._write_table(engine, trials)
         if best is None:
             raise SearchError(
                 Problem(

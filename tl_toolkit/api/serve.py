@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,12 +121,21 @@ def find_served(run: str | Path | Run, *, root: Path = Path("runs")) -> tuple[Pa
     Raises:
         DataError: There is no such run, or it was not exported to a SavedModel.
     """
-    from tl_toolkit.serving.versions import list_versions
+    from tl_toolkit.serving.versions import GRAPH, list_versions
 
     if not isinstance(run, Run):
         path = Path(run)
         if list_versions(path):
             return path, path.resolve().name
+        if (path / GRAPH).is_file():
+            raise DataError(
+                Problem(
+                    str(path),
+                    "is one SavedModel",
+                    "A folder is served that holds numbered ones, as 1/ and 2/.",
+                    f"tltool serve {shlex.quote(str(path.resolve().parent))}",
+                )
+            )
     folder = run.folder if isinstance(run, Run) else find_run(run, root=root)
     versions = (folder.export / EXPORT_FORMATS["saved_model"].path).parent
     if not list_versions(versions):

@@ -70,6 +70,7 @@ _VERBS = {
     "similar": _Verb("features", "Find the images that are most like one."),
     "label-next": _Verb("features", "Choose the images to label next."),
     "card": _Verb("carding", "Write a run's model card."),
+    "push": _Verb("pushing", "Push a run's model to the Hugging Face Hub, or to a folder."),
     "reproduce": _Verb("reproducing", "Train a finished run again, and compare."),
     "validate": _Verb("recipes", "Check a recipe, its data and its weights; trains nothing."),
     "data": _Verb("data", "Check sets of images, and split them; changes none."),
@@ -106,6 +107,7 @@ _SYNONYMS = {
     **dict.fromkeys(("active", "annotate"), "label-next"),
     **dict.fromkeys(("diff", "versus"), "compare"),
     **dict.fromkeys(("pull", "download", "fetch"), "weights"),
+    **dict.fromkeys(("publish", "upload"), "push"),
 }
 """Words of other tools for our verbs, which no letters have in common."""
 

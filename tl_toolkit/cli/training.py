@@ -29,6 +29,10 @@ from tl_toolkit.cli.console import show_json
 @click.option(
     "--devices", metavar="all|N|0,1", help="Train on several GPUs, which share each batch."
 )
+@click.option(
+    "--hosts", metavar="HOST:PORT,...", help="Train on several hosts; the same list on each."
+)
+@click.option("--host-index", type=int, help="The place of this host in --hosts; 0 writes the run.")
 @takes_offline
 @click.option("--json", "as_json", is_flag=True, help="Print metrics as JSON on stdout.")
 def finetune_command(
@@ -41,6 +45,8 @@ def finetune_command(
     resume: bool,
     threads: int | None,
     devices: str | None,
+    hosts: str | None,
+    host_index: int | None,
     as_json: bool,
 ) -> None:
     """Fine-tune, evaluate and export the model of RECIPE.
@@ -60,7 +66,10 @@ def finetune_command(
         versus=versus,
         threads=threads,
         devices=devices,
+        hosts=hosts,
+        host_index=host_index,
         progress=current.print_run(),
     )
     if as_json:
-        show_json({"run": run.path, **run.metrics})
+        is_here = run.folder.metrics.is_file()  # else another host has it
+        show_json({"run": run.path, **(run.metrics if is_here else {})})

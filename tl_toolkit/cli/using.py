@@ -37,6 +37,7 @@ from tl_toolkit.runs.files import check_place, write_rows
 
 if TYPE_CHECKING:
     from tl_toolkit.api.run import Run
+    from tl_toolkit.recipe.tasks import TaskSection
     from tl_toolkit.tasks.predictions import Prediction
 
 
@@ -336,12 +337,12 @@ def export_command(
     proofs = {name: EXPORT_FORMATS[name].proof for name in paths if EXPORT_FORMATS[name].proof}
     for name, proof in proofs.items():
         report = opened.folder.read_json(opened.folder.export / proof)
-        print_message(_describe_proof(name, report, opened.recipe.task.score))
+        print_message(_describe_proof(name, report, opened.recipe.task))
     if as_json:
         show_json({name: str(path) for name, path in paths.items()})
 
 
-def _describe_proof(name: str, report: Mapping[str, Any], score: str) -> str:
+def _describe_proof(name: str, report: Mapping[str, Any], task: TaskSection) -> str:
     """Returns what a comparison found, in a line."""
     further = [_describe_further(*item) for item in report["further_outputs"].items()]
     if "outputs" not in report:
@@ -354,9 +355,9 @@ def _describe_proof(name: str, report: Mapping[str, Any], score: str) -> str:
     if report["agreement"]["share"] is not None:
         words.append(f"{report['agreement']['share']:.1%} of answers equal")
     words += further
-    scores = {side: metrics.get(score) for side, metrics in report["metrics"].items()}
-    if scores:
-        words.append(f"{score} {scores['exported']:.4f} (Keras {scores['keras']:.4f})")
+    if score := report["score"]:
+        title = task.title_of(score["name"])
+        words.append(f"{title} {score['exported']:.4f} (Keras {score['keras']:.4f})")
     times = report["latency"]
     if times:
         words.append(

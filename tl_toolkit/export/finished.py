@@ -64,8 +64,7 @@ def finish_model(
         usable = _find_usable(_spread(examples, MOST_IMAGES), sizes)
         if not usable:
             return None
-        targets = task.load_targets(usable, sizes.image_size, sizes.resize)
-        return Images(usable, **sizes._asdict(), targets=targets)
+        return Images(usable, **sizes._asdict())
 
     def load_samples() -> np.ndarray:
         images = load(manifest.of("train"))

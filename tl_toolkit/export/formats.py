@@ -32,7 +32,7 @@ class FinishedModel:
         task: The task that it has learned, which names its outputs.
         resize: How images are resized to its size, as in the recipe.
         webp: Whether a SavedModel reads WebP, which takes TensorFlow 2.20.
-        load_images: Loads validation images with their targets, by which formats that take pixels
+        load_images: Loads validation images, by which formats that take pixels
             of the model's size are compared; None to compare them by noise.
         load_samples: Loads training images, float32 (n, h, w, channels), that the ranges of whole
             numbers are found by; None to find them by noise.

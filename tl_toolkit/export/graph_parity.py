@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from tl_toolkit.architectures.batches import FixedBatch, as_list
 from tl_toolkit.export.formats import Answer, FinishedModel, Format
 from tl_toolkit.export.graph_process import SINGLE
 from tl_toolkit.export.graphs import run_graph
+from tl_toolkit.images.manifest import Example
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.runs.listing import measure_size
 from tl_toolkit.tasks.base import Task
@@ -33,17 +34,18 @@ def compare_graph(finished: FinishedModel, form: Format, path: Path) -> dict[str
         path: What was written.
 
     Returns:
-        `holds`; `outputs` and `agreement` with their limits; `metrics` of both models where there
-        are validation images; size in bytes, runtime, and the latency of one image.
+        `holds`; `outputs`, `further_outputs` and `agreement` with their limits; `score` and
+        `metrics` of both models where there are validation images; size in bytes, runtime, and the
+        latency of one image.
 
     Raises:
         ParityError: The runtime cannot load the model, or run it.
     """
     model, task = finished.task.build_graph(finished.model), finished.task
     images = None if finished.load_images is None else finished.load_images()
-    pixels = _read_pixels(images, model)
+    pixels, examples = _read_pixels(images, model)
     expected = _run_keras(model, pixels)
-    answer = run_graph(form.runtime, path, pixels)
+    answer = run_graph(form.runtime, path, pixels, consequence="Nothing was published.")
     name = SINGLE if len(expected) == 1 else task.served
     right = expected.pop(name)
     outputs = answer.outputs[name].reshape(right.shape)
@@ -52,6 +54,7 @@ def compare_graph(finished: FinishedModel, form: Format, path: Path) -> dict[str
     share = _find_agreement(task.find_answers(outputs), task.find_answers(right))
     clear = task.find_clear({task.served: right, **expected}, form.limits.pixels)
     further = compare_further(answer.outputs, expected, clear, form.limits.pixels)
+    metrics = _measure(finished, examples, {"keras": right, "exported": outputs})
     says_the_same = mean <= form.mean if share is None else share >= form.agreement
     return {
         "holds": bool(
@@ -68,7 +71,8 @@ def compare_graph(finished: FinishedModel, form: Format, path: Path) -> dict[str
         },
         "further_outputs": further,
         "agreement": {"share": share, "limit": form.agreement or None},
-        "metrics": _measure(task, images, {"keras": right, "exported": outputs}),
+        "score": _find_score(task, metrics),
+        "metrics": metrics,
         "bytes": measure_size(path),
         "runtime": answer.runtime,
         "latency": describe_latency(answer),
@@ -86,17 +90,32 @@ def _run_keras(model: keras.Model, pixels: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _measure(
-    task: Task, images: Images | None, outputs: Mapping[str, np.ndarray]
+    finished: FinishedModel, examples: Sequence[Example], outputs: Mapping[str, np.ndarray]
 ) -> dict[str, dict[str, Any]]:
-    """Returns the metrics of both models, where they have seen all validation images."""
-    if images is None or len(outputs["keras"]) != len(images):
+    """Returns the metrics of both models on the images that they are compared on."""
+    if not examples:
         return {}
-    measured = {side: task.measure_graph(array, images.targets) for side, array in outputs.items()}
+    height, width = finished.task.build_graph(finished.model).input.shape[1:3]
+    targets = finished.task.load_targets(examples, (height, width), finished.resize)
+    measured = {
+        side: finished.task.measure_graph(array, targets) for side, array in outputs.items()
+    }
     return measured if all(measured.values()) else {}
 
 
-def _read_pixels(images: Images | None, model: keras.Model) -> np.ndarray:
-    """Returns images as the model takes them, float32 (n, h, w, channels); noise for none.
+def _find_score(task: Task, metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the score that finished models are compared by, of both; {} where it is none."""
+    for name in (task.final_score, task.score):
+        scores = {side: measured.get(name) for side, measured in metrics.items()}
+        if scores and None not in scores.values():
+            return {"name": name, **scores}
+    return {}
+
+
+def _read_pixels(images: Images | None, model: keras.Model) -> tuple[np.ndarray, Sequence[Example]]:
+    """Returns images as the model takes them, float32 (n, h, w, channels), and what they are.
+
+    Without images it is noise, of no examples.
 
     Of a model with large outputs, as one for each pixel, there are fewer.
     """
@@ -107,9 +126,10 @@ def _read_pixels(images: Images | None, model: keras.Model) -> np.ndarray:
     if images is not None:
         count = min(most, len(images))
         places = [index * len(images) // count for index in range(count)]
-        return images.load(places).astype(np.float32)
+        examples = [images.examples[place] for place in places]
+        return images.load(places).astype(np.float32), examples
     shape = (min(most, _NOISE), *model.input.shape[1:])
-    return np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
+    return np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32), ()
 
 
 def _find_agreement(answers: np.ndarray | None, expected: np.ndarray | None) -> float | None:

@@ -1,9 +1,9 @@
 """Runs a model of any format in a process of its own, which imports its runtime alone.
 
-    python -I graph_process.py RUNTIME MODEL INPUTS.npy OUTPUTS.npz [SETTINGS]
+    python -I graph_process.py RUNTIME MODEL INPUTS.npz OUTPUTS.npz [SETTINGS]
 
-RUNTIME is a name of OPENERS, as litert. INPUTS holds float32 (n, h, w, channels), in the numbers
-and of the size that the model takes. OUTPUTS holds its outputs (n, ...) as `outputs/NAME`,
+RUNTIME is a name of OPENERS, as litert. INPUTS holds `images`, float32 (n, h, w, channels), in the
+numbers and of the size that the model takes. OUTPUTS holds its outputs (n, ...) as `outputs/NAME`,
 `milliseconds` of calls with one image, and the `runtime` with its version; a single output is
 `outputs/outputs`, whatever a runtime calls it. SETTINGS is a JSON object: `path` is the search path
 for modules, `threads` how many a call uses, `calls` how many are timed, `batch` the images of a
@@ -110,6 +110,18 @@ def open_openvino(path: str, threads: int) -> tuple[Call, str]:
     return call, f"OpenVINO {openvino.__version__.split('-')[0]}"
 
 
+def set_threads(count: int) -> None:
+    """Sets both of TensorFlow's thread pools, before its first operation.
+
+    Args:
+        count: Threads of each.
+    """
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(count)
+    tf.config.threading.set_inter_op_parallelism_threads(count)
+
+
 def open_keras(path: str, threads: int) -> tuple[Call, str]:
     """Opens a .keras file by Keras.
 
@@ -120,7 +132,7 @@ def open_keras(path: str, threads: int) -> tuple[Call, str]:
     import keras
     import tensorflow as tf
 
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    set_threads(threads)
     from tl_toolkit.transfer.saved import load_saved_model  # scans the file, and has its layers
 
     model = load_saved_model(Path(path))
@@ -142,9 +154,8 @@ def open_keras_predict(path: str, threads: int) -> tuple[Call, str]:
         threads: Threads of a call.
     """
     import keras
-    import tensorflow as tf
 
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    set_threads(threads)
     from tl_toolkit.transfer.saved import load_saved_model  # scans the file, and has its layers
 
     model = load_saved_model(Path(path))
@@ -163,7 +174,7 @@ def open_saved_model(path: str, threads: int) -> tuple[Call, str]:
     """
     import tensorflow as tf
 
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    set_threads(threads)
     model = tf.saved_model.load(path)  # kept by `serve`: its variables end with it
     signature = model.signatures["serving_default"]
     dtype = signature.structured_input_signature[1]["image"].dtype
@@ -221,7 +232,7 @@ def main(runtime: str, model_path: str, inputs: str, outputs: str, settings: str
         sys.modules["tl_toolkit"] = None  # type: ignore[assignment]  # its import is an ImportError
     import numpy as np
 
-    images = np.load(inputs, allow_pickle=False)
+    images = np.load(inputs, allow_pickle=False)["images"]
     call, name = OPENERS[runtime](model_path, options.get("threads", 2))
     answers = [call(images[index : index + 1]) for index in range(len(images))]
     batch = np.repeat(images[:1], options.get("batch", 1), axis=0)

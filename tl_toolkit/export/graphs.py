@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +12,7 @@ import numpy as np
 
 from tl_toolkit.errors import ParityError, Problem
 from tl_toolkit.export import graph_process, reference
-from tl_toolkit.export.asking import find_last_line
+from tl_toolkit.export.apart import find_last_line, run_apart
 from tl_toolkit.export.formats import Answer, FinishedModel
 from tl_toolkit.images.geometry import Padding
 from tl_toolkit.runs.files import write_atomically, write_json
@@ -38,6 +33,7 @@ def run_graph(
     threads: int = _THREADS,
     calls: int = TIMED_CALLS,
     batch: int = 1,
+    consequence: str = "",
 ) -> Answer:
     """Runs a model in a fresh process, which cannot import this package.
 
@@ -50,33 +46,19 @@ def run_graph(
         threads: Threads of a call.
         calls: Calls that are timed.
         batch: Images of a timed call; all others have one.
+        consequence: What comes of it if the model cannot be run.
 
     Raises:
         ParityError: The runtime cannot load the model, or run it.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        inputs, outputs = Path(folder, "inputs.npy"), Path(folder, "outputs.npz")
-        np.save(inputs, images)
-        settings = {"path": sys.path, "threads": threads, "calls": calls, "batch": batch}
-        words = [runtime, str(path), str(inputs), str(outputs)]
-        child = subprocess.run(
-            [sys.executable, "-I", graph_process.__file__, *words,
-             json.dumps({**settings, "toolkit": runtime.startswith("keras")})],
-            capture_output=True, text=True, check=False, errors="replace",
-            # The keras.json of another project can end the import of TensorFlow.
-            env=os.environ | {"KERAS_HOME": folder, "KERAS_BACKEND": "tensorflow"},
-        )  # fmt: skip
-        if child.returncode != 0:
-            raise ParityError(
-                Problem(
-                    where=str(path),
-                    what=f"cannot be run by {runtime}: {find_last_line(child.stderr)}",
-                    expected="Nothing was published.",
-                )
-            )
-        with np.load(outputs, allow_pickle=False) as file:
-            named = {key.removeprefix("outputs/"): file[key] for key in file.files if "/" in key}
-            return Answer(named, str(file["runtime"]), file["milliseconds"], threads)
+    settings = {"threads": threads, "calls": calls, "batch": batch}
+    arrays = run_apart(
+        graph_process.__file__, [runtime, str(path)], {"images": images},
+        {**settings, "toolkit": runtime.startswith("keras")},
+        failure=f"cannot be run by {runtime}", consequence=consequence,
+    )  # fmt: skip
+    named = {key.removeprefix("outputs/"): arrays[key] for key in arrays if "/" in key}
+    return Answer(named, str(arrays["runtime"]), arrays["milliseconds"], threads)
 
 
 def write_graph(finished: FinishedModel, path: Path, form: str, **options: Any) -> None:

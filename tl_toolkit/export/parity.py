@@ -22,7 +22,9 @@ def check_report(report: Mapping[str, Any], *, where: str) -> None:
     """
     if report["holds"]:
         return
-    wrong = [name for name, output in report["further_outputs"].items() if not output["holds"]]
+    wrong = [
+        name for name, output in report.get("further_outputs", {}).items() if not output["holds"]
+    ]
     if wrong:
         raise ParityError(
             Problem(

@@ -36,6 +36,7 @@ __all__ = [
     "read_encoded",
     "read_image",
     "read_pixels",
+    "read_tensor",
     "resize_pixels",
 ]
 
@@ -296,7 +297,9 @@ def read_image(
     return resize_pixels(read_pixels(path), image_size, resize)
 
 
-def resize_pixels(pixels: np.ndarray, image_size: tuple[int, int], resize: Resize) -> np.ndarray:
+def resize_pixels(
+    pixels: np.ndarray | tf.Tensor, image_size: tuple[int, int], resize: Resize
+) -> np.ndarray:
     """Resizes a decoded image as training does.
 
     Args:
@@ -327,6 +330,26 @@ def read_pixels(
     Raises:
         DataError: The file cannot be read or decoded; its problem's `what` says why.
     """
+    return _as_array(read_tensor(path, convert=convert, channels=channels))
+
+
+def read_tensor(
+    path: str | os.PathLike[str], *, convert: bool = False, channels: int = RGB
+) -> tf.Tensor:
+    """Decodes as `read_pixels` does, without a copy of the pixels, which is a third of the time.
+
+    Args:
+        path: The file.
+        convert: Read what only Pillow can read, as `data.convert` does for training.
+        channels: Channels of the image.
+
+    Returns:
+        uint8 (h, w, 3), RGB in 0..255; with other channels float32 (h, w, channels), in the
+        numbers of the file.
+
+    Raises:
+        DataError: The file cannot be read or decoded; its problem's `what` says why.
+    """
     try:
         if os.path.getsize(path) > MAX_BYTES:
             raise DataError(Problem(str(path), f"a file of more than {MAX_BYTES >> 20} MiB"))
@@ -336,12 +359,12 @@ def read_pixels(
         what = f"cannot be read: {error.strerror or error}"
         raise DataError(Problem(str(path), what)) from error
     try:
-        return _as_array(decode_file(encoded, channels))
+        return decode_file(encoded, channels)
     except tf.errors.InvalidArgumentError as error:
         reason = explain(error)
         if convert and channels in CONVERTED:
             with contextlib.suppress(ValueError):
-                return _as_array(decode_file(convert_to_png(encoded), channels))
+                return decode_file(convert_to_png(encoded), channels)
         raise DataError(Problem(str(path), reason)) from error
 
 

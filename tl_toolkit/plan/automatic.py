@@ -21,6 +21,9 @@ __all__ = ["TUNED", "read_first", "search_recipe", "with_base"]
 TUNED = "tune"
 """The phase that a search adds."""
 
+_HEAD = {"name": "head", "epochs": 10, "learning_rate": 3e-3}
+"""The phase that trains a head which cannot be solved, as `init` has it."""
+
 _DEPTHS = (0.85, 0.7, 0.5, 0.25)
 """Where tuning begins, as parts of the base: the last units alone cost a fraction of the rest."""
 
@@ -51,22 +54,32 @@ def read_first(
     with tempfile.TemporaryDirectory(prefix="tltool-") as folder:
         place = Path(folder)
         starter = write_starter(data, base=base, place=place, task=task)
-        if starter.next_step:
-            hint = f"tltool init {shlex.quote(str(data))}, then tltool search with its recipe"
-            what = "leaves something open"
-            expected = f"A recipe for it needs you: {starter.next_step}."
-            raise RecipeError(Problem(str(data), what, expected, hint))
         file = place / "auto.yaml"
         file.write_text(starter.text, encoding="utf-8")
-        found = load_recipe(file).recipe
+        try:
+            found = load_recipe(file).recipe
+        except RecipeError as error:
+            if not starter.next_step:
+                raise
+            raise _describe_open(data, starter.next_step) from error
+    choices = starter.choices
+    if starter.next_step:
+        choices += (f"left open: {starter.next_step}, as by the override data.classes=[...]",)
     values = list_values(found) | {"seed": seed, "export": False}
     if found.task.is_dense:
-        values["phases"] = values["phases"][:1]
+        is_random = build_recipe(values, overrides).recipe.model.is_random
+        values["phases"] = values["phases"][:1] if is_random else [_HEAD]
     else:
         values.pop("phases", None)
         values["model"].pop("head", None)
         values["preset"] = "fast"
-    return build_recipe(values, overrides), starter.choices
+    return build_recipe(values, overrides), choices
+
+
+def _describe_open(data: Path, step: str) -> RecipeError:
+    hint = f"tltool init {shlex.quote(str(data))}, then tltool search with its recipe"
+    what, expected = "leaves something open", f"A recipe for it needs you: {step}."
+    return RecipeError(Problem(str(data), what, expected, hint))
 
 
 def with_base(recipe: Recipe, model: Mapping[str, Any]) -> LoadedRecipe:

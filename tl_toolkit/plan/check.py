@@ -31,6 +31,7 @@ from tl_toolkit.recipe.tree import FieldPath
 from tl_toolkit.sources.leaks import Leak, describe_leaks, find_leaks, refuse_leaks
 from tl_toolkit.sources.listing import name_some, suffix_of
 from tl_toolkit.sources.near_leaks import find_known_near
+from tl_toolkit.sources.remote import mirror_folders
 
 __all__ = ["check_recipe", "plan_base", "plan_baseline", "plan_trial"]
 
@@ -40,7 +41,8 @@ _OF_BANDS = (".npy", ".tif", ".tiff")
 def check_recipe(loaded: LoadedRecipe) -> Plan:
     """Checks everything that can be known before training, and returns what a recipe will do.
 
-    Reads names, sizes and headers of files; opens no image and no network connection.
+    Reads names, sizes and headers of files; opens no image, and no network connection but to an
+    object store that the recipe names.
 
     Args:
         loaded: The recipe and the places of its fields.
@@ -51,6 +53,10 @@ def check_recipe(loaded: LoadedRecipe) -> Plan:
         WeightsError: All problems are of the weights.
     """
     recipe = resolve_runs(loaded.recipe)
+    data = recipe.data
+    mirror_folders(
+        {"data.train": data.train, "data.validation": data.validation, "data.test": data.test}
+    )
     survey = plan_task(resolve_head(recipe)).survey()
     recipe, reasons = _resolve_preset(recipe, survey)
     findings = [*_check_data(recipe.data, survey), *_check_folds(recipe, survey)]

@@ -42,9 +42,18 @@ def check_search(recipe: Recipe, survey: Survey, known: list[Finding]) -> list[F
     for field, value in probe_space(resolve_space(recipe)):
         for problem in _find_problems(recipe, survey, {field: value}):
             if problem not in reported:
-                what = f"with {field} = {value!r}, {problem.what}"
-                findings.append(Finding(("search", "space", field), replace(problem, what=what)))
-    return findings
+                told = _tell_of_space(problem, field, value)
+                findings.append(Finding(("search", "space", field), told))
+    return list(dict.fromkeys(findings))
+
+
+def _tell_of_space(problem: Problem, field: str, value: Any) -> Problem:
+    """Returns a problem of a trial as one of the space: an unknown field is one for all values."""
+    if not problem.what.endswith(": unknown key"):
+        return replace(problem, what=f"with {field} = {value!r}, {problem.what}")
+    near = problem.hint.partition("=")[0]
+    hint = f"{near} in place of {field}" if near else ""
+    return replace(problem, what=f"search.space: {field} is no field", hint=hint)
 
 
 def _check_phases(recipe: Recipe) -> Findings:

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from tl_toolkit.recipe.bands import RGB, find_conflicts_of_channels
 from tl_toolkit.recipe.fields import (
     Conflict,
+    Folder,
     Fraction,
     Listed,
     LocalPath,
@@ -23,13 +24,14 @@ from tl_toolkit.recipe.fields import (
     refuse_repeated,
 )
 from tl_toolkit.recipe.pixels import Masks
+from tl_toolkit.recipe.remote import find_address
 
 __all__ = ["Augment", "Columns", "Data", "RandAugment"]
 
 _Side = Annotated[int, Field(ge=8, le=2048)]
 _Level = Annotated[int, Field(ge=0, le=255)]
 _FolderOrFraction = Annotated[
-    LocalPath | Fraction,
+    Folder | Fraction,
     expects("expected a fraction above 0 and below 1, or the path of a folder"),
 ]
 _ClassName = Annotated[
@@ -78,12 +80,13 @@ class Columns(Section):
 class Data(Section):
     """Where the images are, how they are split, and the size they are resized to."""
 
-    train: LocalPath | None = Field(
+    train: Folder | None = Field(
         default=None,
         description="Folder of training images, one folder per class inside; for a dense "
         "task (an output per pixel), a folder of images and one of masks, or for masks of classes "
-        "a file of annotations of COCO (.json).",
-        examples=["data/flowers/train"],
+        "a file of annotations of COCO (.json). The address of a folder on an object store, as "
+        "s3://BUCKET/FOLDER, is mirrored into the cache.",
+        examples=["data/flowers/train", "s3://photos/flowers/train"],
     )
     csv: LocalPath | None = Field(
         default=None,
@@ -245,6 +248,8 @@ class Data(Section):
         if self.builtin is not None:
             return self.builtin
         source = Path(str(self.train or self.table_path))
+        if address := find_address(source):
+            return address.rpartition("/")[2]
         if source.stem == "metadata" and source.suffix:
             return source.parent.name or source.stem
         is_file = self.csv is not None or source.suffix.lower().startswith(_FILES)

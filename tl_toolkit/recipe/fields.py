@@ -24,6 +24,7 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
 from tl_toolkit.recipe.field_docs import document_fields, opening_of
 from tl_toolkit.recipe.python_values import TABLE_HINT, unwrap
+from tl_toolkit.recipe.remote import find_address, find_address_fault, is_address, mirror_of
 
 __all__ = [
     "KIND",
@@ -35,6 +36,7 @@ __all__ = [
     "Fraction",
     "KerasFile",
     "Listed",
+    "Folder",
     "LocalPath",
     "MixingStrength",
     "RegularizationFactor",
@@ -345,6 +347,24 @@ def _as_keras_file(value: object) -> Path:
     return path
 
 
+def _as_folder(value: object) -> Path:
+    """Returns the path of a folder; of one on an object store, that of its mirror."""
+    if isinstance(value, str) and is_address(value):
+        if fault := find_address_fault(value):
+            raise in_words(fault)
+        return mirror_of(value)
+    return _as_source(value)
+
+
+def _name_folder(path: Path) -> str:
+    return find_address(path) or str(path)
+
+
+Folder = Annotated[
+    Path,
+    BeforeValidator(_as_folder, json_schema_input_type=str),
+    PlainSerializer(_name_folder, when_used="json"),
+]
 LocalPath = Annotated[Path, BeforeValidator(_as_source, json_schema_input_type=str)]
 KerasFile = Annotated[Path, BeforeValidator(_as_keras_file, json_schema_input_type=str)]
 Weights = Annotated[

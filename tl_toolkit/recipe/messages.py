@@ -1,7 +1,7 @@
 """Explains the errors of the schema in plain words, with their places."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from tl_toolkit.errors import Problem, RecipeError, nearest
 from tl_toolkit.recipe.fields import KIND, WORDS, Section
+from tl_toolkit.recipe.remote import hide_credentials
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.recipe.tree import FieldPath, Node, build_tree, format_path, show
 from tl_toolkit.recipe.yaml_reader import read_scalar, read_yaml
@@ -53,9 +54,7 @@ def explain(error: ValidationError, tree: Node) -> list[Problem]:
         error: The error that pydantic raised.
         tree: The values that it checked, with their places.
     """
-    reader = _Explainer(tree, _schema(Recipe))
-    problems = [reader.explain(detail) for detail in error.errors(include_url=False)]
-    return [problem for problem in problems if problem is not None]
+    return _Explainer(tree, _schema(Recipe)).explain_all(error.errors(include_url=False))
 
 
 def explain_section(
@@ -69,14 +68,9 @@ def explain_section(
         error: The error that pydantic raised.
     """
     tree = build_tree(values, section.__name__)
-    reader = _Explainer(tree, _schema(section))
-    problems = [reader.explain(detail) for detail in error.errors(include_url=False)]
+    problems = _Explainer(tree, _schema(section)).explain_all(error.errors(include_url=False))
     return RecipeError(
-        [
-            replace(problem, hint=_as_argument(problem.hint))
-            for problem in dict.fromkeys(problems)
-            if problem is not None
-        ]
+        [replace(problem, hint=_as_argument(problem.hint)) for problem in dict.fromkeys(problems)]
     )
 
 
@@ -118,6 +112,24 @@ class _Explainer:
         self._tree = tree
         self._schema = schema
 
+    def explain_all(self, details: Sequence[Any]) -> list[Problem]:
+        """Returns the problems; a field that an unknown key meant is not missing besides."""
+        unknown = [detail["loc"] for detail in details if detail["type"] == "extra_forbidden"]
+        meant = {
+            (*path[:-1], near)
+            for path in unknown
+            if (near := nearest(str(path[-1]), self._keys(path[:-1]), likeness=_LIKENESS))
+        }
+        problems = []
+        for detail in details:
+            problem = self.explain(detail)
+            if problem is None or detail["loc"] in meant:
+                continue
+            named = (*detail["loc"], problem.hint.partition(":")[0])  # of a rule of a section
+            if detail["type"] == "extra_forbidden" or named not in meant:
+                problems.append(problem)
+        return problems
+
     def explain(self, detail: Any) -> Problem | None:
         path: FieldPath = tuple(part for part in detail["loc"] if part != "[key]")
         kind, context = detail["type"], detail.get("ctx", {})
@@ -131,7 +143,8 @@ class _Explainer:
             return None
         value = node.plain() if node else detail["input"]
         expected = self._expect(kind, context, path) or detail["msg"]
-        typed = node.typed if node else show(value)
+        typed = hide_credentials(node.typed if node else show(value))
+        expected = hide_credentials(expected)
         if ", got " not in expected:
             expected += f", got {typed}"
         is_section = isinstance(value, Mapping) and kind in (KIND, WORDS)
@@ -139,7 +152,7 @@ class _Explainer:
         hint = self._place_hint(context.get("hint", ""), path)
         hint = hint or self._suggest(kind, context, path, value, typed)
         return Problem(
-            where=self._tree.locate(path),
+            where=hide_credentials(self._tree.locate(path)),
             what=name if is_section else f"{name} = {typed}",
             expected=expected if expected.endswith((".", "?")) else f"{expected}.",
             hint=hint,

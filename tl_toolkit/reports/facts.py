@@ -83,8 +83,25 @@ class RunFacts:
         maps: Sequence[str] = [""] * len(paths)
         if self.explain is not None:
             maps = self.explain(paths, [int(output) for output in outputs])
+        return self.show_files(title, paths, lines, maps)
+
+    def show_files(
+        self,
+        title: str,
+        paths: Sequence[str],
+        lines: Sequence[Sequence[str]],
+        maps: Sequence[str] = (),
+    ) -> Gallery:
+        """Returns images by their files.
+
+        Args:
+            title: What they have in common.
+            paths: The files.
+            lines: What stands below each.
+            maps: Heat maps as data URIs, "" for one that is missing; none for none at all.
+        """
         tiles = []
-        for path, heat, below in zip(paths, maps, lines, strict=True):
+        for path, heat, below in zip(paths, maps or [""] * len(paths), lines, strict=True):
             pictures = {"image": make_thumbnail(path, SIDE)}
             if heat:
                 pictures["heat map"] = heat

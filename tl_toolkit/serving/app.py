@@ -141,7 +141,7 @@ class _Endpoints:
             raise Refusal(400, text)
         model = self._find(request, "Servable not found for request: {}")
 
-        def read(body: bytes) -> rest.Call:
+        def read(body: bytearray) -> rest.Call:
             return rest.read_predict(rest.read_body(body), model.find)
 
         def write(call: rest.Call, outputs: Any) -> Any:
@@ -211,7 +211,7 @@ class _Endpoints:
     async def _infer(self, request: Request) -> Response:
         model = self._find(request)
 
-        def read(body: bytes) -> rest.Call:
+        def read(body: bytearray) -> rest.Call:
             return inference.read_infer(rest.read_body(body), model)
 
         def write(call: rest.Call, outputs: Any) -> Any:
@@ -238,14 +238,15 @@ class _Endpoints:
         self,
         request: Request,
         model: ServedModel,
-        read: Callable[[bytes], rest.Call],
+        read: Callable[[bytearray], rest.Call],
         write: Callable[[rest.Call, Any], Any],
     ) -> Response:
         """Reads a request, asks the model, and writes the answer."""
         if self._batcher is None:
             raise RuntimeError("the server has not started")
         async with self._bodies.reading(request) as body:
-            call = await self._bodies.convert(len(body), read, bytes(body))
+            call = await self._bodies.convert(len(body), read, body)
+            body.clear()
             outputs = await self._batcher.answer(
                 model, call.signature, call.inputs, timeout=self._settings.timeout_seconds
             )

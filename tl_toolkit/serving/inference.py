@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ __all__ = ["describe_model", "read_infer", "write_infer"]
 
 _BASE64 = "base64"
 _SIGNATURE = "signature_name"
+_MOST_SIDES = 16
 
 
 def describe_model(model: ServedModel, name: str) -> dict[str, Any]:
@@ -122,14 +124,12 @@ def _read_tensor(tensor: Mapping[str, Any], spec: TensorSpec) -> np.ndarray:
         raise Refusal(
             400, f"input {spec.name}: expected datatype {DATATYPES[spec.dtype]}, got {datatype!r}"
         )
-    if not isinstance(shape, list) or not all(type(side) is int and side >= 0 for side in shape):
-        raise Refusal(400, f"input {spec.name}: shape: expected a list of numbers from 0 on")
+    if not isinstance(shape, list) or not all(map(_is_side, shape)) or len(shape) > _MOST_SIDES:
+        raise Refusal(400, f"input {spec.name}: shape: expected at most {_MOST_SIDES} numbers")
     if "data" not in tensor:
         raise Refusal(400, f"input {spec.name}: it has no data")
     _, leaves = flatten(tensor["data"])
-    count = 1
-    for side in shape:
-        count *= side
+    count = math.prod(shape)
     if len(leaves) != count:
         raise Refusal(
             400, f"input {spec.name}: shape {shape} has {count} values, data has {len(leaves)}"
@@ -142,6 +142,10 @@ def _read_tensor(tensor: Mapping[str, Any], spec: TensorSpec) -> np.ndarray:
         raise Refusal(400, f"input {spec.name}: {refusal.text}") from None
     check_shape(array, spec)
     return array
+
+
+def _is_side(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 64
 
 
 def write_infer(

@@ -43,6 +43,8 @@ class Bodies:
     async def reading(self, request: Request) -> AsyncIterator[bytearray]:
         """Yields the body of a request, which counts as held in memory during the block.
 
+        What is read from it is held as long, so the block may empty it.
+
         Args:
             request: The request.
 
@@ -54,23 +56,24 @@ class Bodies:
         length = request.headers.get("content-length", "")
         if length.isdecimal() and int(length) > self._largest:
             raise self._describe_large()
-        body = bytearray()
+        body, size = bytearray(), 0
         try:
             try:
                 async with asyncio.timeout(self._seconds):
                     async for chunk in request.stream():
-                        self._add(body, chunk)
+                        body += chunk
+                        size += len(chunk)
+                        self._held += len(chunk)
+                        self._check(size)
             except TimeoutError:
                 text = f"the request took more than {self._seconds:g} s"
                 raise Refusal(408, text, CLOSE) from None
             yield body
         finally:
-            self._held -= len(body)
+            self._held -= size
 
-    def _add(self, body: bytearray, chunk: bytes) -> None:
-        body += chunk
-        self._held += len(chunk)
-        if len(body) > self._largest:
+    def _check(self, size: int) -> None:
+        if size > self._largest:
             raise self._describe_large()
         if self._held > _HELD * self._largest:
             raise Refusal(429, "too many requests at once", CLOSE | {"Retry-After": "1"})

@@ -34,7 +34,7 @@ class Call:
     id: str | None = None
 
 
-def read_body(body: bytes) -> dict[str, Any]:
+def read_body(body: bytes | bytearray) -> dict[str, Any]:
     """Returns the object that a request holds.
 
     Args:

@@ -36,7 +36,7 @@ _SHORT = 4096
 _KINDS = {str: "String", dict: "Object", list: "Array", bool: "Boolean", type(None): "Null"}
 
 
-@dataclass
+@dataclass(eq=False)  # two errors are not one
 class Refusal(Exception):
     """A request that is refused.
 

@@ -13,6 +13,7 @@ from tl_toolkit.reports.sections import Chart, DataTable, Part, Section, Text
 from tl_toolkit.tasks.temperature import find_temperature, scale, take_logarithms
 
 __all__ = [
+    "ReliabilityBins",
     "build_calibration",
     "measure_calibration",
     "plot_reliability",
@@ -62,19 +63,44 @@ def measure_calibration(hits: np.ndarray, confidences: np.ndarray) -> dict[str, 
         ece, the mean difference of the two over ten bins of equal width, weighted by their numbers
         (Guo et al., 2017); bins, those that are not empty: confidence, share and number.
     """
-    places = np.searchsorted(np.linspace(0, 1, _BINS + 1)[1:-1], confidences)  # as scikit-learn
-    counts = np.bincount(places, minlength=_BINS)
-    filled = np.flatnonzero(counts)
-    sums = [np.bincount(places, values, _BINS)[filled] / counts[filled]
-            for values in (confidences.astype(np.float64), hits.astype(np.float64))]  # fmt: skip
-    ece = float((counts[filled] * np.abs(sums[0] - sums[1])).sum() / len(hits))
-    return {
-        "ece": ece,
-        "bins": [
-            {"confidence": float(mean), "share": float(share), "number": int(count)}
-            for mean, share, count in zip(*sums, counts[filled], strict=True)
-        ],
-    }
+    bins = ReliabilityBins()
+    bins.add(hits, confidences)
+    return bins.result()
+
+
+class ReliabilityBins:
+    """Adds up how sure predictions are, and how often they are right, part by part."""
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(_BINS, np.int64)
+        self._sums = np.zeros((2, _BINS))
+
+    def add(self, hits: np.ndarray, confidences: np.ndarray) -> None:
+        """Adds predictions.
+
+        Args:
+            hits: As in `measure_calibration`.
+            confidences: As in `measure_calibration`.
+        """
+        edges = np.linspace(0, 1, _BINS + 1)[1:-1]
+        places = np.searchsorted(edges, confidences)  # as scikit-learn
+        self._counts += np.bincount(places, minlength=_BINS)
+        for row, values in zip(self._sums, (confidences, hits), strict=True):
+            row += np.bincount(places, values.astype(np.float64), _BINS)
+
+    def result(self) -> dict[str, Any]:
+        """Returns what `measure_calibration` does; an error of 0 where nothing was added."""
+        filled = np.flatnonzero(self._counts)
+        counts = self._counts[filled]
+        means, shares = self._sums[:, filled] / counts
+        gaps = counts * np.abs(means - shares)
+        return {
+            "ece": float(gaps.sum() / max(counts.sum(), 1)),
+            "bins": [
+                {"confidence": float(mean), "share": float(share), "number": int(count)}
+                for mean, share, count in zip(means, shares, counts, strict=True)
+            ],
+        }
 
 
 def plot_reliability(calibration: Mapping[str, Any], noun: str, title: str) -> list[Chart]:

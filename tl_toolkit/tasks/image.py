@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ class ImageTask(Task):
     def __init__(self, classes: Sequence[str], head: HeadLayers) -> None:
         super().__init__(classes)
         self._head = head
+        self._compiled: FixedBatch | None = None
 
     # ------------------------------------------------------------------- what each task defines
 
@@ -227,7 +228,7 @@ class ImageTask(Task):
             options: How they are read, and the views that outputs are averaged over; `out` and
                 `native` are not used.
         """
-        run = FixedBatch(model)
+        run = self._compile(model)
         views = options.views or (View("whole"),)
 
         def read(path: Path) -> np.ndarray | str:
@@ -243,19 +244,22 @@ class ImageTask(Task):
             return seen
 
         count = 0
-        with ThreadPoolExecutor(max_workers=2) as pool:
-            remaining = iter(paths)
-            while chunk := list(islice(remaining, PREFIX_BATCH)):
-                contents = list(pool.map(read, chunk))
-                pixels = [content for content in contents if not isinstance(content, str)]
-                outputs = iter(average_views(run, np.stack(pixels)) if pixels else ())
-                for path, content in zip(chunk, contents, strict=True):
-                    if isinstance(content, str):
-                        yield self.describe(path, None, content)
-                    else:
-                        yield self.describe(path, next(outputs), None)
-                count += len(chunk)
-                options.done(count)
+        for chunk, contents in _read_ahead(paths, read):
+            pixels = [content for content in contents if not isinstance(content, str)]
+            outputs = iter(average_views(run, np.stack(pixels)) if pixels else ())
+            for path, content in zip(chunk, contents, strict=True):
+                if isinstance(content, str):
+                    yield self.describe(path, None, content)
+                else:
+                    yield self.describe(path, next(outputs), None)
+            count += len(chunk)
+            options.done(count)
+
+    def _compile(self, model: keras.Model) -> FixedBatch:
+        """Returns the compiled model, which is kept for the next call: that takes half a second."""
+        if self._compiled is None or self._compiled.model is not model:
+            self._compiled = FixedBatch(model)
+        return self._compiled
 
     def build_endpoints(
         self, model: keras.Model, resize: Resize, *, webp: bool = True
@@ -371,6 +375,23 @@ def average_views(run: FixedBatch, images: np.ndarray) -> np.ndarray:
     """
     outputs = [np.asarray(run(images[:, place])) for place in range(images.shape[1])]
     return outputs[0] if len(outputs) == 1 else np.mean(outputs, axis=0)
+
+
+def _read_ahead(
+    paths: Sequence[Path], read: Callable[[Path], np.ndarray | str]
+) -> Iterator[tuple[Sequence[Path], list[np.ndarray | str]]]:
+    """Yields what files hold, a batch at a time; two threads read the next one meanwhile."""
+    chunks = [paths[start : start + PREFIX_BATCH] for start in range(0, len(paths), PREFIX_BATCH)]
+    with ThreadPoolExecutor(max_workers=2) as pool:
+
+        def begin(chunk: Sequence[Path]) -> list[Future[np.ndarray | str]]:
+            return [pool.submit(read, path) for path in chunk]
+
+        waiting = begin(chunks[0]) if chunks else []
+        for chunk, following in zip_longest(chunks, chunks[1:], fillvalue=()):
+            contents = [future.result() for future in waiting]
+            waiting = begin(following)
+            yield chunk, contents
 
 
 class _WithTargets:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tl_toolkit.architectures.batches import Batch
 from tl_toolkit.images.geometry import GeometricTransform, Resize
 from tl_toolkit.images.manifest import Example
-from tl_toolkit.images.pipeline import read_pixels
+from tl_toolkit.images.pipeline import read_tensor
 from tl_toolkit.images.tta import View
 from tl_toolkit.tasks.parity import Outputs
 from tl_toolkit.tasks.predictions import Prediction, Table, name_columns
@@ -136,7 +136,8 @@ class PredictionOptions:
         native: Run on images at their own size, where the task can.
         report: Receives messages.
         done: Receives the number of files predicted so far.
-        read: Returns the pixels of a file, (h, w, channels); raises DataError where it cannot.
+        read: Returns the pixels of a file, (h, w, channels), an array or a tensor; raises DataError
+            where it cannot.
         views: The views of each image that outputs are averaged over; none for the image alone.
     """
 
@@ -146,7 +147,7 @@ class PredictionOptions:
     native: bool = False
     report: Callable[[str], None] = field(default=lambda text: None)
     done: Callable[[int], None] = field(default=lambda count: None)
-    read: Callable[[Path], np.ndarray] = read_pixels
+    read: Callable[[Path], np.ndarray | tf.Tensor] = read_tensor
     views: Sequence[View] = ()
 
 

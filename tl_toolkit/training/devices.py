@@ -20,6 +20,7 @@ __all__ = [
     "OneDevice",
     "Part",
     "Replicas",
+    "choose_gpus",
     "find_devices",
     "random_streams",
     "refuse_small_batch",
@@ -58,6 +59,10 @@ class Devices(Protocol):
     def count(self) -> int:
         """Number of parts that a batch is split into."""
 
+    @property
+    def takes_single_steps(self) -> bool:
+        """Whether each call of a compiled function must take one step."""
+
     def differentiate(
         self,
         compute: Compute,
@@ -75,11 +80,19 @@ class Devices(Protocol):
             variables: The variables that train.
         """
 
+    def agree(self, values: Sequence[float]) -> tuple[float, ...]:
+        """Returns what the first host measured, on which training decides how it goes on.
+
+        Args:
+            values: What this host measured, which may differ in the last digits.
+        """
+
 
 class OneDevice:
     """Computes whole batches where TensorFlow places them: on the first GPU, or the CPU."""
 
     count = 1
+    takes_single_steps = False
 
     def differentiate(
         self,
@@ -101,6 +114,14 @@ class OneDevice:
             objective, loss, state = compute(examples, Part(tf.reduce_mean, 1.0))
         return tape.gradient(objective, [each.value for each in variables]), loss, state
 
+    def agree(self, values: Sequence[float]) -> tuple[float, ...]:
+        """Returns the values.
+
+        Args:
+            values: As in `Devices`.
+        """
+        return tuple(values)
+
 
 class Replicas:
     """Splits each batch over the replicas of a strategy, and adds up their gradients.
@@ -112,6 +133,8 @@ class Replicas:
     Args:
         strategy: A `tf.distribute` strategy; no variable is made in its scope.
     """
+
+    takes_single_steps = False
 
     def __init__(self, strategy: tf.distribute.Strategy) -> None:
         self.strategy = strategy
@@ -140,6 +163,7 @@ class Replicas:
         tensors = tf.nest.flatten(examples)
         trained = [tf.convert_to_tensor(variable.value) for variable in variables]
         changes = _Changes(model)
+        connected: list[bool] = []  # the variables with a gradient, found while it is traced
 
         def replicate() -> Any:
             replica = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -157,18 +181,33 @@ class Replicas:
                 objective, loss, state = compute(tf.nest.pack_sequence_as(examples, part), own)
             # A whole batch on each replica counts once.
             counts = tf.logical_or(tf.equal(replica, 0), tf.logical_not(taken.is_whole))
-            sums = (tape.gradient(objective, trained), loss, state * tf.cast(counts, state.dtype))
-            return sums, changes.collect(scope, replica)
+            gradients = tape.gradient(objective, trained)
+            statistics, streams = changes.collect(scope, replica)
+            means = [value / self.count for value in statistics]
+            connected[:] = [gradient is not None for gradient in gradients]
+            found = [each for each in gradients if each is not None]
+            # What is added up is one tensor: hosts exchange one message a step.
+            return _join([loss, *found, *means]), state * tf.cast(counts, state.dtype), streams
 
-        sums, values = self.strategy.run(replicate)
-        changes.assign(self.strategy, values)
-        gradients, loss, state = sums
-        connected = [each for each in gradients if each is not None]
-        # Hosts send what they add up as one tensor, which has one type.
-        loss, *added = self.strategy.reduce("sum", [loss, *connected], axis=None)
-        state = self.strategy.reduce("sum", state, axis=None)
-        rest = iter(added)
-        return [None if each is None else next(rest) for each in gradients], loss, state
+        joined, state, streams = self.strategy.run(replicate)
+        shapes = [each.shape for each, is_in in zip(trained, connected, strict=True) if is_in]
+        shapes = [tf.TensorShape([]), *shapes, *changes.shapes]
+        loss, *values = _split(self.strategy.reduce("sum", joined, axis=None), shapes)
+        changes.assign(
+            values[sum(connected) :],
+            [self.strategy.experimental_local_results(stream)[0] for stream in streams],
+        )
+        rest = iter(values)
+        gradients = [next(rest) if is_connected else None for is_connected in connected]
+        return gradients, loss, self.strategy.reduce("sum", state, axis=None)
+
+    def agree(self, values: Sequence[float]) -> tuple[float, ...]:
+        """Returns the values.
+
+        Args:
+            values: As in `Devices`.
+        """
+        return tuple(values)
 
 
 @dataclass(frozen=True)
@@ -186,7 +225,9 @@ def _take_part(
 
     No part is empty: kernels for the CPU give a wrong shape to the convolution of no image.
     """
-    with tf.device("CPU:0"):  # else each device would receive the whole batch
+    has_gpu = bool(tf.config.list_logical_devices("GPU"))
+    # Where the batch is, or goes first: else each device would receive the whole of it.
+    with tf.device("GPU:0" if has_gpu else "CPU:0"):
         total = tf.shape(tensors[0])[0]
         is_whole = total < count
         start = tf.where(is_whole, 0, total * replica // count)
@@ -202,9 +243,16 @@ class _Changes:
     """
 
     def __init__(self, model: keras.Model) -> None:
-        self._variables = list(model.non_trainable_variables)
-        self._streams = {id(stream) for _, stream in random_streams(model)}
+        sampled = {id(stream) for _, stream in random_streams(model)}
+        others = list(model.non_trainable_variables)
+        self._streams = [each for each in others if id(each) in sampled]
+        self._others = [each for each in others if id(each) not in sampled]
         self._changed: list[keras.Variable] = []
+
+    @property
+    def shapes(self) -> list[tf.TensorShape]:
+        """Shapes of the statistics that `collect` found."""
+        return [tf.TensorShape(each.shape) for each in self._changed]
 
     def seed(self, replica: tf.Tensor) -> list[tuple[keras.Variable, tf.Tensor]]:
         """Returns each random stream, at another place for each replica.
@@ -212,36 +260,42 @@ class _Changes:
         Args:
             replica: Number of the replica.
         """
-        streams = [each for each in self._variables if id(each) in self._streams]
-        return [(each, each.value + _offset(replica, each)) for each in streams]
+        return [(each, each.value + _offset(replica, each)) for each in self._streams]
 
-    def collect(self, scope: keras.StatelessScope, replica: tf.Tensor) -> list[tf.Tensor]:
-        """Returns the new values of what changed, those of streams as of replica 0.
+    def collect(
+        self, scope: keras.StatelessScope, replica: tf.Tensor
+    ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        """Returns the new values of statistics, and those of streams as of replica 0.
 
         Args:
             scope: In which the model was called.
             replica: Number of the replica.
         """
-        values = [(each, scope.get_current_value(each)) for each in self._variables]
+        values = [(each, scope.get_current_value(each)) for each in self._others]
         self._changed = [each for each, value in values if value is not None]
-        return [
-            value - _offset(replica, each) if id(each) in self._streams else value
-            for each, value in values
-            if value is not None
-        ]
+        streams = [scope.get_current_value(each) - _offset(replica, each) for each in self._streams]
+        return [value for _, value in values if value is not None], streams
 
-    def assign(self, strategy: tf.distribute.Strategy, values: Sequence[Any]) -> None:
-        """Assigns what the replicas collected: the mean of statistics.
+    def assign(self, statistics: Sequence[tf.Tensor], streams: Sequence[tf.Tensor]) -> None:
+        """Assigns what `collect` found.
 
         Args:
-            strategy: Of the replicas.
-            values: What `collect` gave on each of them.
+            statistics: Their means over all replicas.
+            streams: As of replica 0.
         """
-        for variable, value in zip(self._changed, values, strict=True):
-            if id(variable) in self._streams:
-                variable.assign(strategy.experimental_local_results(value)[0])
-            else:
-                variable.assign(strategy.reduce("mean", value, axis=None))
+        for variable, value in zip(self._changed, statistics, strict=True):
+            variable.assign(value)
+        for variable, value in zip(self._streams, streams, strict=True):
+            variable.assign(value)
+
+
+def _join(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    return tf.concat([tf.reshape(each, [-1]) for each in tensors], axis=0)
+
+
+def _split(joined: tf.Tensor, shapes: Sequence[tf.TensorShape]) -> list[tf.Tensor]:
+    parts = tf.split(joined, [shape.num_elements() for shape in shapes])
+    return [tf.reshape(part, shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 _STRIDE = 0x9E3779B9
@@ -293,16 +347,30 @@ def find_devices(choice: DeviceChoice) -> Devices:
     Raises:
         RecipeError: There are fewer.
     """
+    choice = choose_gpus(choice)
+    gpus = tf.config.list_physical_devices("GPU")
+    kind = "GPU" if gpus else "CPU"
+    names = [device.name for device in tf.config.list_logical_devices(kind)]
+    names = [names[place] for place in choice.select(len(names), kind)]
+    return Replicas(tf.distribute.MirroredStrategy(names)) if len(names) > 1 else OneDevice()
+
+
+def choose_gpus(choice: DeviceChoice) -> DeviceChoice:
+    """Lets TensorFlow use no other GPUs than those that are meant, if it has not started.
+
+    Args:
+        choice: The devices.
+
+    Returns:
+        All devices, of those that it uses now; where it has started, the same ones.
+    """
     gpus = tf.config.list_physical_devices("GPU")
     if gpus and (choice.places or choice.count):
         visible = [gpus[place] for place in choice.select(len(gpus), "GPU")]
         with contextlib.suppress(RuntimeError):  # it has started, and keeps all of them
             tf.config.set_visible_devices(visible, "GPU")
-            choice = DeviceChoice(choice.text)
-    kind = "GPU" if gpus else "CPU"
-    names = [device.name for device in tf.config.list_logical_devices(kind)]
-    names = [names[place] for place in choice.select(len(names), kind)]
-    return Replicas(tf.distribute.MirroredStrategy(names)) if len(names) > 1 else OneDevice()
+            return DeviceChoice(choice.text)
+    return choice
 
 
 def refuse_small_batch(devices: Devices, batch_size: int) -> None:

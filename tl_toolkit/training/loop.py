@@ -551,6 +551,7 @@ class Trainer:
             rate = found or find_phase_rate(
                 self._transfer, phase, split, steps, batches, path=path, progress=self._progress
             )
+            (rate,) = steps.agree(rate)
             phase = phase.with_rate(rate)
             steps.set_factors(find_rate_factors(self._transfer, phase))
         steps.restart(tabulate_rate(phase, count))

@@ -302,7 +302,8 @@ class PhaseRun:
         chunks = self._features["train"].chunks(self._order(number), self._batch_size, epoch=number)
         chunks = skip_examples(chunks, done.examples)
         most = self._checkpoints.most_steps if self._checkpoints is not None else None
-        if wants_batches:  # one batch a call: the steps are the same, bit for bit
+        # One batch a call: the steps are the same, bit for bit.
+        if wants_batches or self.steps.devices.takes_single_steps:
             most = 1
         return chunks if most is None else in_batches(chunks, most * self._batch_size)
 
@@ -357,6 +358,7 @@ class PhaseRun:
             loss, score = self.steps.evaluate(chunks)
         else:
             loss, score = self._evaluate_with_hooks(chunks, size, listeners)
+        loss, score = self.steps.agree(loss, score)  # else hosts might stop at different epochs
         if not math.isfinite(loss):
             raise self._not_finite(number, f"the validation loss is {loss}")
         return loss, score

@@ -46,6 +46,7 @@ class Steps:
         task: The task.
         starting_point: As in the arguments.
         distillation: As in the arguments.
+        devices: Where the gradients of steps are computed.
         last_outputs: Outputs of the last examples that were evaluated, (n, ...); None before.
     """
 
@@ -71,7 +72,7 @@ class Steps:
         self.last_outputs: np.ndarray | None = None
         self._evaluated = split.suffix.batch_size
         self._split = split
-        self._devices = devices or OneDevice()
+        self.devices = devices or OneDevice()
         self._batch_size = batch_size
         self._schedule = schedule
         # A variable, so that compiled steps serve all factors.
@@ -119,6 +120,14 @@ class Steps:
     def learning_rate(self) -> float:
         """The optimizer's rate as it is now, to the digits that a float32 has."""
         return float(f"{float(self.optimizer.learning_rate):.7g}")
+
+    def agree(self, *values: float) -> tuple[float, ...]:
+        """Returns what the first host measured, if several train.
+
+        Args:
+            *values: What this host measured.
+        """
+        return self.devices.agree(values)
 
     def set_factors(self, factors: Mapping[str, float]) -> None:
         """Sets what the steps of each part are multiplied by.
@@ -361,7 +370,7 @@ class Steps:
         taught: tf.Tensor | None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         variables = list(self._split.trainable)
-        gradients, loss, state = self._devices.differentiate(
+        gradients, loss, state = self.devices.differentiate(
             self._compute,
             (features, targets, mixes, () if taught is None else (taught,)),
             model=self.model,

@@ -195,8 +195,8 @@ class Pace:
             half = self._measured[least] / 2
             return half, half / max(least, 1)
         computing = (self._measured[most] - self._measured[least]) / (most - least)
-        computing = max(computing, 0.0)
-        return max(self._measured[least] - computing * least, 0.0), computing
+        computing = min(max(computing, 0.0), self._measured[most] / most)  # noise makes it steep
+        return max(self._measured[most] - computing * most, 0.0), computing
 
     def estimate_judging(self, operations: int, images: int) -> float:
         """Returns the seconds of judging a base.

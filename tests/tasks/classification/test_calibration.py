@@ -250,6 +250,8 @@ def test_an_export_holds_the_limits_and_is_proved_by_them(runs, formats):
 
     paths = run.export(formats)
 
+    page = tl.report(run).read_text()
+    assert "Exported formats" in page
     for name in paths:
         report = run.folder.read_json(run.folder.export / EXPORT_FORMATS[name].proof)
         further = report["further_outputs"]
@@ -259,6 +261,8 @@ def test_an_export_holds_the_limits_and_is_proved_by_them(runs, formats):
         measured = report["metrics"]
         assert measured["keras"]["coverage"] == run.metrics["validation"]["coverage"]
         assert measured["exported"]["coverage"] == measured["keras"]["coverage"]
+        accuracy = run.metrics["validation"]["accuracy"]
+        assert report["score"] == {"name": "accuracy", "keras": accuracy, "exported": accuracy}
     told = json.loads((run.folder.export / "preprocess.json").read_text())["outputs"]
     assert told["probabilities"] == "float32 (n, 3)" and told["label_set"] == "bool (n, 3)"
 
@@ -313,6 +317,24 @@ def test_limits_that_have_no_meaning_are_refused(tmp_path):
         tl.validate(recipe_of(tmp_path, task=ASKED, data=data))
     with pytest.raises(RecipeError, match=r"task.calibrate"):
         tl.validate(recipe_of(tmp_path, task={"kind": "regression", "calibrate": True}))
+
+
+@pytest.mark.parametrize(
+    ("task", "field", "reason"),
+    [
+        ("multilabel", "coverage", "any number of labels may be right"),
+        ("multilabel", "ood", "classes that exclude each other"),
+        ("regression", "calibrate", "coverage gives each an interval"),
+        ("segmentation", "coverage", "one class for each image"),
+        ("edges", "calibrate", "at every threshold"),
+        ("normals", "calibrate", "no probabilities"),
+    ],
+)
+def test_tasks_without_it_say_why(tmp_path, task, field, reason):
+    value = 0.9 if field == "coverage" else True
+
+    with pytest.raises(RecipeError, match=rf"task\.{field}[^~]*{reason}[^~]*~task\.{field}"):
+        tl.validate(recipe_of(tmp_path, task={"kind": task, field: value}))
 
 
 @pytest.mark.slow

@@ -16,8 +16,14 @@ import tl_toolkit as tl
 from tests.command import tltool
 from tests.pixels import TASKS, draw_balls, make_recipe
 from tl_toolkit.errors import OutputError, RecipeError
+from tl_toolkit.evaluation.splits import ModelView
+from tl_toolkit.images.pipeline import Images
 from tl_toolkit.printing.markdown import read_front_matter
+from tl_toolkit.recipe.load import replace_fields
 from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.tasks.dense.evaluation import sample_lattice
+from tl_toolkit.tasks.registry import build_task
+from tl_toolkit.tasks.temperature import scale
 
 SCORES = {"segmentation": "mean_iou", "edges": "f_score", "normals": "within_22_5"}
 METRICS = {"segmentation": "mean_iou", "edges": "ods", "normals": "within_22_5"}
@@ -326,3 +332,32 @@ def test_a_report_shows_targets_predictions_and_errors(run):
     counts = [text.count(f'alt="{kind}: ') for kind in kinds]
     assert counts == [4] * 4  # the images that were validated
     assert text.count('<img src="data:image/jpeg;base64,') == 16
+
+
+@pytest.mark.slow
+def test_the_temperature_of_a_run_is_that_of_pixels_all_over_its_maps(run):
+    if run.recipe.task.kind != "segmentation":
+        pytest.skip("of tasks with classes")
+    task = build_task(replace_fields(run.recipe, {"task.calibrate": True}), run.classes)
+    examples = run._read_manifest().of("validation")
+    size = run.recipe.data.image_size
+    masks = task.load_targets(examples, size, run._resize)
+    view = ModelView(run.model, task, Images(examples, image_size=size, resize=run._resize,
+                                             channels=3, targets=masks))  # fmt: skip
+
+    task.finish(view, masks)
+
+    outputs, labels = sample_lattice(view, masks, most_lines=8)
+    assert outputs.shape == (4 * 8 * 8, len(run.classes)) and labels.shape == (256,)
+    whole = run.predict(examples[0].path)[0].maps
+    rows, columns = (np.linspace(0, side - 1, 8).round().astype(int)
+                     for side in whole["mask"].shape)  # fmt: skip
+    at = np.ix_(rows, columns)
+    np.testing.assert_allclose(outputs[:64].max(-1), whole["probability"][at].ravel(), atol=1e-5)
+    outputs, labels = sample_lattice(view, masks)
+    losses = [-np.log(scale(outputs, each)[np.arange(len(labels)), labels]).mean()
+              for each in (task.state()["temperature"], 1.0, 1.2, 0.8)]  # fmt: skip
+    assert losses[0] < min(losses[1:])
+    measured = task.evaluate(view, masks).metrics
+    assert measured["temperature"] == task.state()["temperature"] and 0 <= measured["ece"] < 1
+    assert measured["mean_iou"] == pytest.approx(run.metrics["validation"]["mean_iou"])

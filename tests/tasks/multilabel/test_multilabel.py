@@ -204,3 +204,58 @@ def test_an_export_must_draw_the_same_conclusions_but_at_a_threshold():
 
     assert is_equal(True, False, True) and is_equal(True, False, False)
     assert not is_equal(True, True, True) and not is_equal(False, False, True)
+
+
+def soften(outputs, temperature):
+    logits = np.log(outputs.astype(np.float64)) - np.log1p(-outputs.astype(np.float64))
+    return 1 / (1 + np.exp(-logits / temperature))
+
+
+def drawn(temperature, count=4000):
+    """Labels that come as often as probabilities say, which are then made surer."""
+    random = np.random.default_rng(3)
+    honest = 1 / (1 + np.exp(-random.normal(0, 1.5, (count, 3))))
+    targets = (random.random((count, 3)) < honest).astype(np.int32)
+    return soften(honest, 1 / temperature).astype(np.float32), targets
+
+
+def test_the_temperature_undoes_what_made_the_labels_too_sure():
+    outputs, targets = drawn(2.0)
+    task = make_task(calibrate=True)
+
+    task.finish(make_view(outputs, [()] * len(outputs)), targets)
+
+    assert task.state()["temperature"] == pytest.approx(2.0, rel=0.1)
+    rows = task.read_outputs(outputs)
+    np.testing.assert_allclose(rows, soften(outputs, task.state()["temperature"]), atol=1e-5)
+    metrics_of, _ = task.measure(outputs, targets, losses=np.zeros(len(targets)))
+    own = np.where(targets == 1, rows, 1 - rows)
+    assert metrics_of["loss"] == pytest.approx(-np.log(own).mean(), rel=1e-5)
+
+
+def test_a_temperature_changes_no_label_that_thresholds_of_validation_give():
+    outputs, targets = drawn(2.0, count=500)
+    plain, calibrated = make_task(), make_task(calibrate=True)
+    for task in (plain, calibrated):
+        task.finish(make_view(outputs, [()] * len(outputs)), targets)
+
+    np.testing.assert_array_equal(calibrated.find_answers(outputs), plain.find_answers(outputs))
+    served = calibrated.serve(tf.constant(outputs))
+    np.testing.assert_array_equal(served["predicted"], plain.serve(outputs)["predicted"])
+    np.testing.assert_allclose(served["probabilities"], calibrated.read_outputs(outputs), atol=1e-5)
+
+
+def test_a_restored_task_scales_as_before_and_one_without_does_not():
+    outputs, targets = drawn(2.0, count=500)
+    task = make_task(calibrate=True)
+    task.finish(make_view(outputs, [()] * len(outputs)), targets)
+    again = make_task(calibrate=True)
+
+    again.restore(json.loads(json.dumps(task.state())))
+
+    described = [each.describe("photo.jpg", outputs[0], None) for each in (task, again)]
+    assert described[0] == described[1]
+    assert described[0].probabilities["cat"] == pytest.approx(task.read_outputs(outputs)[0, 1])
+    plain = make_task()
+    plain.finish(make_view(outputs, [()] * len(outputs)), targets)
+    assert set(plain.state()) == {"thresholds"} and plain.read_outputs(outputs) is outputs

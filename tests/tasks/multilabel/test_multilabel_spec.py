@@ -44,7 +44,7 @@ def test_a_resolved_recipe_is_read_back_equal(tmp_path):
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ({"task.label": "x"}, "one of kind, labels, separator, threshold, balance, got 'label'"),
+        ({"task.label": "x"}, "one of kind, labels, separator, threshold, balance, calibrate, got"),
         ({"task.threshold": 1.0}, "expected validation, or a probability above 0 and below 1"),
         ({"task.threshold": "best"}, "expected validation, or a probability above 0 and below 1"),
         ({"task.separator": ""}, "expected text that is not empty"),
@@ -59,7 +59,7 @@ def test_a_resolved_recipe_is_read_back_equal(tmp_path):
         ({"search.space": {"task.labels": {"choices": ["a"]}}}, "leaves the targets as they are"),
         (
             {"baseline": {"task.separator": ";"}},
-            "leaves the targets as they are (task.threshold or task.balance)",
+            "leaves the targets as they are (task.threshold or task.balance or task.calibrate)",
         ),
     ],
 )

@@ -220,3 +220,61 @@ def test_parts_may_round_the_last_digit_of_a_large_value(shift):
     else:
         with pytest.raises(CheckFailedError, match="differ from the whole model"):
             check_whole(transfer, split)
+
+
+def test_half_of_the_intervals_asked_for_are_those_of_the_smallest_errors():
+    targets = np.zeros((9, 1), np.float32)
+    outputs = np.array([[0.5, -4, 1, 3, -2, 0.1, 6, -7, 5]], np.float32).T
+    task = make_task(targets, coverage=0.5)
+
+    task.finish(make_view(outputs, [()] * len(outputs)), targets)
+
+    # ceil((9 + 1) * 0.5) = 5 of the errors 0.1, 0.5, 1, 2, 3, 4, ...
+    assert task.state()["columns"]["weight"]["half_width"] == 3
+    measured, _ = task.measure(outputs, targets)
+    assert measured["coverage"] == pytest.approx(5 / 9)
+    assert measured["per_column"]["weight"]["coverage"] == pytest.approx(5 / 9)
+    served = task.serve(tf.constant([[10.0]]))
+    np.testing.assert_allclose(served["interval"], [[[7, 13]]])
+    again = make_task(targets, coverage=0.5)
+    again.restore(json.loads(json.dumps(task.state())))
+    prediction = again.describe("photo.jpg", np.array([10], np.float32), None)
+    assert prediction.as_record()["intervals"] == {"weight": [7.0, 13.0]}
+
+
+def test_intervals_have_no_end_where_too_few_images_validate():
+    targets = np.zeros((8, 1), np.float32)
+    task = make_task(targets, coverage=0.9)
+
+    task.finish(make_view(targets + 1, [()] * 8), targets)
+
+    assert task.state()["columns"]["weight"]["half_width"] is None
+    again = make_task(targets, coverage=0.9)
+    again.restore(json.loads(json.dumps(task.state())))
+    record = again.describe("photo.jpg", np.array([1], np.float32), None).as_record()
+    assert record["intervals"] == {"weight": [None, None]}
+    assert again.measure(targets, targets)[0]["coverage"] == 1
+
+
+def test_new_images_are_covered_as_often_as_asked():
+    random = np.random.default_rng(5)
+    errors = random.standard_t(3, (20_000, 1)).astype(np.float32)
+    known, new = errors[:2000], errors[2000:]
+    task = make_task(np.zeros_like(known), coverage=0.9)
+
+    measured, _ = task.settle(known, np.zeros_like(known)).measure(new, np.zeros_like(new))
+
+    low, high = measured["intervals"]["coverage"]
+    assert low - 0.01 < 0.9 < high + 0.01  # the validation images place it to 0.7 points
+    assert "coverage" not in task.measure(new, np.zeros_like(new))[0]  # a copy has learned
+
+
+def test_without_a_coverage_nothing_is_learned_or_served():
+    task = make_task()
+
+    task.finish(make_view(TARGETS, [()] * len(TARGETS)), TARGETS)
+
+    assert set(task.state()["columns"]["weight"]) == {"mean", "scale"}
+    assert set(task.serve(tf.constant(TARGETS))) == {"values"}
+    assert task.settle(TARGETS, TARGETS) is task
+    assert "intervals" not in task.describe("photo.jpg", TARGETS[0], None).as_record()

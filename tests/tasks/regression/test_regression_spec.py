@@ -46,7 +46,7 @@ def test_a_resolved_recipe_is_read_back_equal(tmp_path):
     [
         (
             {"task.los": "mae"},
-            "columns, loss, huber_delta, got 'los'; did you mean 'loss'?",
+            "columns, loss, huber_delta, coverage, got 'los'; did you mean 'loss'?",
         ),
         ({"task.loss": "hubert"}, "Try: task.loss=huber"),
         ({"task.huber_delta": -1.0, "task.loss": "huber"}, "expected a number above 0, got -1.0"),

@@ -240,3 +240,35 @@ def test_whole_masks_are_measured_over_all_images_and_each_alone():
     assert second == {"pixel_accuracy": 1.0, "mean_iou": 1.0}
     assert metric.result()["images"] == 2
     assert metric.result()["mean_iou"] == pytest.approx(0.5)
+
+
+def test_a_temperature_softens_probabilities_and_moves_no_pixel_to_another_class():
+    outputs = make_outputs()
+    task = Segmentation(CLASSES, calibrate=True)
+    plain = task.postprocess(tf.constant(outputs))
+
+    task.restore({"temperature": 2.5})
+    maps = task.postprocess(tf.constant(outputs))
+
+    np.testing.assert_array_equal(maps["mask"], plain["mask"])
+    powers = outputs.astype(np.float64) ** (1 / 2.5)
+    expected = (powers / powers.sum(-1, keepdims=True)).max(-1)
+    np.testing.assert_allclose(maps["probability"], expected, rtol=1e-5)
+    assert task.state() == {"temperature": 2.5}
+    assert Segmentation(CLASSES).state() == {}
+
+
+def test_the_calibration_error_of_maps_leaves_out_ignored_pixels():
+    task = Segmentation(CLASSES, calibrate=True)
+    metric = task.build_metric()
+    target = np.array([[0, 1], [2, IGNORE]], np.uint8)
+    mask = np.array([[0, 1], [1, 1]], np.uint8)
+    probability = np.array([[0.95, 0.95], [0.55, 0.15]], np.float32)
+
+    metric.add({"mask": mask, "probability": probability}, target)
+    measured = metric.result()
+
+    # two pixels of 0.95 are right, one of 0.55 is wrong: (2 x 0.05 + 0.55) / 3
+    assert measured["ece"] == pytest.approx(0.65 / 3)
+    assert sum(each["number"] for each in measured["calibration"]["bins"]) == 3
+    assert "ece" not in Segmentation(CLASSES).build_metric().result()

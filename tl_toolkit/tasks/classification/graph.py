@@ -5,17 +5,14 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from tl_toolkit.keras_private import producer_of
 from tl_toolkit.tasks.classification.calibration import Limits, find_features
+from tl_toolkit.tasks.last_layer import scale_last_layer
 
 __all__ = ["build_limits"]
 
 
 def build_limits(model: keras.Model, limits: Limits) -> keras.Model:
     """Returns a model whose probabilities are scaled, with what they say of themselves.
-
-    The temperature divides the last layer's weights: the graph has no operation more, and whole
-    numbers of 8 bits find the ranges of the scaled logits.
 
     Args:
         model: Images to probabilities of a dense last layer, (batch, units).
@@ -26,22 +23,11 @@ def build_limits(model: keras.Model, limits: Limits) -> keras.Model:
         temperature alone; else `probabilities` (batch, classes), with label sets `label_set` bool
         (batch, classes), with outliers `ood_score` (batch,), and `abstain` bool (batch,).
     """
-    outputs = model.output
-    if limits.temperature != 1.0:
-        outputs = _scale(model, limits.temperature)
-    named = _name_limits(model, outputs, limits)
-    if named is outputs and outputs is model.output:
-        return model
+    scaled = scale_last_layer(model, limits.temperature)
+    named = _name_limits(model, scaled.output, limits)
+    if named is scaled.output:
+        return scaled
     return keras.Model(model.input, named, name=model.name)
-
-
-def _scale(model: keras.Model, temperature: float) -> keras.KerasTensor:
-    """Returns the output of the last layer with its weights divided by a temperature."""
-    layer = producer_of(model.output)
-    scaled = keras.layers.Dense.from_config(layer.get_config())
-    outputs = scaled(layer.input)
-    scaled.set_weights([weight / np.float32(temperature) for weight in layer.get_weights()])
-    return outputs
 
 
 def _name_limits(

@@ -168,6 +168,7 @@ def _build_images(facts: RunFacts, judged: _Predicted) -> Section:
         if len(images)
     ]
     parts += _doubt_labels(facts, judged)
+    parts += _doubt_training_labels(facts)
     return Section("images", "Images", parts)
 
 
@@ -183,6 +184,29 @@ def _doubt_labels(facts: RunFacts, judged: _Predicted) -> list[Part]:
     )
     listed = np.array([doubt.image for doubt in doubts[:MOST_SHOWN]])
     return [Text(text), _build_gallery(facts, judged, "Labels that may be wrong", listed)]
+
+
+def _doubt_training_labels(facts: RunFacts) -> list[Part]:
+    """Returns training images whose labels the run doubts, by features that it had at hand."""
+    found = facts.metrics.get("training_labels")
+    if found is None:
+        text = "Labels of training images are not asked about here: tltool data check does it."
+        return [Text(text)]
+    if not found["doubted"]:
+        return [Text(f"No label of {found['images']:,} training images is doubted.")]
+    text = (
+        f"The labels of {found['doubted']:,} of {found['images']:,} training images are doubted: a "
+        "linear classifier on the untrained base, solved without the image, finds another class "
+        "more likely than images of that class are on average. tltool data check lists all."
+    )
+    shown = found["labels"][:MOST_SHOWN]
+    lines = [
+        [f"label {row['label']} ({row['own']:.0%})", f"rather {row['suggested']} "
+         f"({row['other']:.0%})"]
+        for row in shown
+    ]  # fmt: skip
+    paths = [row["path"] for row in shown]
+    return [Text(text), facts.show_files("Training labels that may be wrong", paths, lines)]
 
 
 def _build_gallery(facts: RunFacts, judged: _Predicted, title: str, images: np.ndarray) -> Gallery:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tl_toolkit.architectures.batches import Batch, take_examples
 from tl_toolkit.errors import DataError
@@ -22,7 +24,14 @@ from tl_toolkit.tasks.dense.targets import Targets
 from tl_toolkit.tasks.dense.task import PREFIX_BATCH, DenseTask, MapMetric
 from tl_toolkit.tasks.types import Features, PredictionOptions, SplitView
 
-__all__ = ["MapPrediction", "blank_unseen", "find_seen", "measure_maps", "predict_maps"]
+__all__ = [
+    "blank_unseen",
+    "find_seen",
+    "measure_maps",
+    "measure_outputs",
+    "predict_maps",
+    "sample_lattice",
+]
 
 
 def measure_maps(
@@ -62,6 +71,82 @@ def measure_maps(
                 image = read_pixels(Path(view.examples[int(index)].path))
                 plain.add(task.predict_plainly(image[seen]), target[seen])
     return metric, plain, scores
+
+
+def measure_outputs(outputs: np.ndarray, targets: Targets, task: DenseTask) -> dict[str, Any]:
+    """Compares outputs for the pixels of a model's images with the targets, at their own size.
+
+    Each pixel of a target is compared with the nearest of the model's image, where `measure_maps`
+    predicts between them: scores differ a little from those of a run.
+
+    Args:
+        outputs: (n, h, w, units), of the model's size.
+        targets: Targets of the same images.
+        task: The task.
+    """
+    metric = task.build_metric()
+    for index, image in enumerate(outputs):
+        target = targets.whole(index)
+        places = place_pixels(target.shape[:2], targets.image_size, targets.resize)
+        seen = find_seen(*places, targets.image_size)
+        if not all(lines.any() for lines in seen):
+            continue
+        rows, columns = (
+            np.clip(np.rint(line[is_seen]).astype(np.int64), 0, side - 1)
+            for line, is_seen, side in zip(places, seen, targets.image_size, strict=True)
+        )
+        maps = task.postprocess(tf.constant(image[np.ix_(rows, columns)]))
+        prediction = {name: value.numpy() for name, value in maps.items()}
+        metric.add(prediction, target[np.ix_(*seen)])
+    return metric.result()
+
+
+def sample_lattice(
+    view: SplitView, targets: Targets, *, most_images: int = 256, most_lines: int = 64
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns outputs and targets of pixels that are spread evenly over a split.
+
+    Training samples pixels of rare classes more often: what is to hold for whole maps is learned
+    from these.
+
+    Args:
+        view: The split as the model sees it.
+        targets: Targets of the same images.
+        most_images: Of more images some are read, spread evenly.
+        most_lines: Rows, and columns, of each image.
+
+    Returns:
+        float32 (n, units), and the targets (n, ...).
+    """
+    predictor = DensePredictor(view.model, source=view.source)
+    order = np.unique(np.linspace(0, len(targets) - 1, min(len(targets), most_images)).astype(int))
+    outputs, wanted = [], []
+    for batch, indices in view.features.chunks(order, PREFIX_BATCH):
+        maps = predictor.read_maps(batch)
+        for place, index in enumerate(indices):
+            target = targets.whole(int(index))
+            ys, xs = place_pixels(target.shape[:2], targets.image_size, targets.resize)
+            rows, columns = (
+                _thin(np.flatnonzero(seen), most_lines)
+                for seen in find_seen(ys, xs, targets.image_size)
+            )
+            if not (len(rows) and len(columns)):
+                continue
+            predicted = predictor.predict(
+                [tensor[place] for tensor in maps], ys[rows], xs[columns], _keep_outputs
+            )["outputs"]
+            outputs.append(predicted.reshape(-1, predicted.shape[-1]))
+            wanted.append(target[np.ix_(rows, columns)].reshape(-1, *target.shape[2:]))
+    return np.concatenate(outputs), np.concatenate(wanted)
+
+
+def _keep_outputs(outputs: tf.Tensor) -> dict[str, tf.Tensor]:
+    return {"outputs": outputs}
+
+
+def _thin(places: np.ndarray, most: int) -> np.ndarray:
+    chosen = np.linspace(0, len(places) - 1, min(len(places), most)).round().astype(int)
+    return np.asarray(places[chosen])
 
 
 def _batches(features: Features, count: int) -> Iterator[tuple[Batch, np.ndarray]]:
@@ -125,7 +210,7 @@ def predict_maps(
     has_legend = False
     for count, path in enumerate(paths, start=1):
         try:
-            pixels = options.read(path)
+            pixels = np.asarray(options.read(path))
         except DataError as error:
             yield MapPrediction(str(path), error=error.problems[0].what)
         else:

@@ -319,6 +319,17 @@ class DenseTask(Task):
         shaped = keras.layers.Reshape((height, width, outputs.shape[-1]), name="as_image")(outputs)
         return keras.Model(image, shaped, name=f"{model.name}_of_images")
 
+    def measure_graph(self, outputs: np.ndarray, targets: Targets) -> dict[str, Any]:
+        """Measures the outputs of whole images by the task's own metric.
+
+        Args:
+            outputs: Outputs of `build_graph`, (n, h, w, units).
+            targets: Targets of the same images.
+        """
+        from tl_toolkit.tasks.dense.evaluation import measure_outputs
+
+        return measure_outputs(outputs, targets, self)
+
     def compare_served(
         self,
         model: keras.Model,

@@ -30,6 +30,11 @@ class EdgesSection(DenseSection):
     score: ClassVar[str] = "f_score"
     final_score: ClassVar[str] = "ods"
     has_classes: ClassVar[bool] = False
+    absent: ClassVar[Mapping[str, str]] = {
+        "calibrate": "edges are measured at every threshold, which a temperature would only move",
+        "coverage": "sets of labels are of tasks with one class for each image",
+        "ood": "distances are of whole images",
+    }
     why_rgb: ClassVar[str] = "Sobel's filter, which edges are compared with, is of RGB"
     ignores_colors: ClassVar[bool] = False
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {

@@ -37,11 +37,22 @@ class MultilabelSection(TaskSection):
         "al., 2017) weighs down what is predicted well. Losses that are shown are without it.",
     )
 
+    calibrate: bool = Field(
+        default=False,
+        description="Divide all logits by one temperature that is fitted to the validation images "
+        "(Guo et al., 2017), so that of labels with a probability of 0.8 about 0.8 are right. The "
+        "order of images stays, and with threshold: validation each prediction.",
+    )
+
     hub_task: ClassVar[str] = "image-classification"
     hub_metrics: ClassVar[Mapping[str, str]] = {
         "macro_f1": "f1",
         "micro_f1": "f1",
         "mean_average_precision": "average_precision",
+    }
+    absent: ClassVar[Mapping[str, str]] = {
+        "coverage": "any number of labels may be right; threshold decides each",
+        "ood": "distances are from the means of classes that exclude each other",
     }
     ranks_classes: ClassVar[bool] = True
     has_class_outputs: ClassVar[bool] = True
@@ -57,8 +68,8 @@ class MultilabelSection(TaskSection):
         "neighbors": "nearest neighbours",
         "probe": "linear probe",
     }
-    ungraded: ClassVar[frozenset[str]] = frozenset({"threshold"})
-    tunable: ClassVar[tuple[str, ...]] = ("threshold", "balance")
+    ungraded: ClassVar[frozenset[str]] = frozenset({"threshold", "temperature"})
+    tunable: ClassVar[tuple[str, ...]] = ("threshold", "balance", "calibrate")
 
     @property
     def label_column(self) -> str:

@@ -15,6 +15,7 @@ from tl_toolkit.architectures.heads import HeadLayers
 from tl_toolkit.images.manifest import Example
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.tasks.image import ImageTask
+from tl_toolkit.tasks.last_layer import scale_last_layer
 from tl_toolkit.tasks.multilabel.answers import LabelsAnswers, LabelsPrediction
 from tl_toolkit.tasks.multilabel.metrics import (
     DEFAULT_THRESHOLD,
@@ -28,6 +29,7 @@ from tl_toolkit.tasks.parity import BYTES_LIMIT
 from tl_toolkit.tasks.registry import layers_of
 from tl_toolkit.tasks.resampling import Sample
 from tl_toolkit.tasks.solvers import Solution, Solver, solve_labels
+from tl_toolkit.tasks.temperature import find_temperature, scale
 from tl_toolkit.tasks.types import Evaluation, Resize, SplitView, Table, name_columns
 
 __all__ = ["LabelsPrediction", "Multilabel", "build"]
@@ -57,6 +59,7 @@ def build(recipe: Recipe, classes: Sequence[str]) -> Multilabel:
         separator=section.separator,
         threshold=section.threshold,
         balance=section.balance,
+        calibrate=section.calibrate,
     )
 
 
@@ -73,6 +76,7 @@ class Multilabel(ImageTask):
         threshold: Probability from which on a class is predicted; validation for one of each class
             by the validation images.
         balance: class_weights or focal; None for none.
+        calibrate: Whether probabilities are scaled by a temperature.
     """
 
     score = MultilabelSection.score
@@ -86,6 +90,7 @@ class Multilabel(ImageTask):
         separator: str = "|",
         threshold: float | Literal["validation"] = "validation",
         balance: str | None = None,
+        calibrate: bool = False,
     ) -> None:
         super().__init__(classes, head)
         self.units = len(self.classes)
@@ -93,6 +98,8 @@ class Multilabel(ImageTask):
         self._separator = separator
         self._threshold = threshold
         self._balance = balance
+        self._calibrate = calibrate
+        self._temperature = 1.0
         # A variable: the step is compiled before the targets have been read.
         self._shares = tf.Variable(tf.fill((self.units,), 0.5), trainable=False)
         first = threshold if isinstance(threshold, float) else DEFAULT_THRESHOLD
@@ -208,41 +215,61 @@ class Multilabel(ImageTask):
         return float((precision[present] * recall).sum(axis=1).mean())
 
     def finish(self, view: SplitView, targets: np.ndarray) -> None:
-        """Chooses the threshold of each class by the validation images.
+        """Learns the temperature and the threshold of each class, as far as it is asked.
 
         Args:
             view: View of the validation images.
             targets: int32 (n, classes).
         """
-        if self._threshold == "validation":
+        if self._calibrate or self._threshold == "validation":
             _, outputs = view.assess(self.join_targets(view.features, targets, seed=0))
-            self.thresholds = choose_thresholds(targets, outputs).astype(np.float32)
+            self._learn(outputs, targets)
+
+    def _learn(self, outputs: np.ndarray, targets: np.ndarray) -> None:
+        if self._calibrate:
+            pairs = _as_pairs(outputs)
+            self._temperature = find_temperature(pairs, targets.ravel())
+        if self._threshold == "validation":
+            chosen = choose_thresholds(targets, self.read_outputs(outputs))
+            self.thresholds = chosen.astype(np.float32)
 
     def settle(self, outputs: np.ndarray, targets: np.ndarray) -> Multilabel:
-        """Returns a copy with thresholds that fit other outputs; itself where they are given.
+        """Returns a copy that has learned from other outputs; itself where nothing is learned.
 
         Args:
             outputs: Probabilities (n, classes) for the validation images.
             targets: int32 (n, classes).
         """
-        if self._threshold != "validation":
+        if not self._calibrate and self._threshold != "validation":
             return self
         task = copy.copy(self)
-        task.thresholds = choose_thresholds(targets, outputs).astype(np.float32)
+        task._learn(outputs, targets)
         return task
 
+    def read_outputs(self, outputs: np.ndarray) -> np.ndarray:
+        """Returns the probabilities of outputs, scaled, (n, classes).
+
+        Args:
+            outputs: float (n, classes).
+        """
+        if self._temperature == 1.0:
+            return outputs
+        return scale(_as_pairs(outputs), self._temperature)[:, 1].reshape(outputs.shape)
+
     def state(self) -> dict[str, Any]:
-        """Returns the thresholds by class."""
+        """Returns the thresholds by class, and the temperature where one is asked for."""
         values = map(float, self.thresholds)
-        return {"thresholds": dict(zip(self.classes, values, strict=True))}
+        state: dict[str, Any] = {"thresholds": dict(zip(self.classes, values, strict=True))}
+        return {**state, "temperature": self._temperature} if self._calibrate else state
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Restores the thresholds.
+        """Restores thresholds and temperature.
 
         Args:
             state: State from `state`.
         """
         self.thresholds = np.array([state["thresholds"][name] for name in self.classes], np.float32)
+        self._temperature = state.get("temperature", 1.0)
 
     def evaluate(self, view: SplitView, targets: np.ndarray) -> Evaluation:
         """Measures a model on a split; metrics as in `measure_multilabel`.
@@ -254,7 +281,7 @@ class Multilabel(ImageTask):
         losses, outputs = view.assess(self.join_targets(view.features, targets, seed=0))
         separator = self._separator
         rows = []
-        for flags, row in zip(targets.astype(bool), outputs, strict=True):
+        for flags, row in zip(targets.astype(bool), self.read_outputs(outputs), strict=True):
             labels = separator.join(self._name(flags))
             rows.append([labels, separator.join(self._select(row)), *map(float, row)])
         metrics, sample = self.measure(outputs, targets, losses=losses)
@@ -271,8 +298,33 @@ class Multilabel(ImageTask):
             targets: int32 (n, classes).
             losses: float (n,), or None.
         """
-        metrics = measure_multilabel(targets, outputs, self.thresholds, self.classes, losses=losses)
-        return metrics, sample_labels(targets, outputs, self.thresholds, losses=losses)
+        rows = self.read_outputs(outputs)
+        if self._temperature != 1.0 and losses is not None:
+            own = np.where(targets == 1, rows, 1 - rows)
+            losses = -np.log(np.maximum(own, np.finfo(np.float32).tiny)).mean(axis=1)
+        metrics = measure_multilabel(targets, rows, self.thresholds, self.classes, losses=losses)
+        measured = {"temperature": self._temperature} if self._calibrate else {}
+        sample = sample_labels(targets, rows, self.thresholds, losses=losses)
+        return {**metrics, **measured}, sample
+
+    def build_graph(self, model: keras.Model) -> keras.Model:
+        """Returns the model with scaled probabilities.
+
+        Args:
+            model: The whole model.
+        """
+        return scale_last_layer(model, self._temperature)
+
+    def measure_graph(self, outputs: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
+        """Measures probabilities, which the graph has scaled.
+
+        Args:
+            outputs: Of `build_graph`, (n, classes).
+            targets: int32 (n, classes).
+        """
+        task = copy.copy(self)
+        task._temperature = 1.0
+        return task.measure(outputs, targets)[0]
 
     def find_answers(self, outputs: np.ndarray) -> np.ndarray:
         """Returns which classes are predicted, bool (n, classes).
@@ -280,7 +332,7 @@ class Multilabel(ImageTask):
         Args:
             outputs: float32 (n, classes).
         """
-        return np.asarray(outputs >= self.thresholds)
+        return np.asarray(self.read_outputs(outputs) >= self.thresholds)
 
     def spread(self, targets: np.ndarray) -> np.ndarray:
         """Returns the targets as they are.
@@ -314,7 +366,7 @@ class Multilabel(ImageTask):
         """
         from scipy.stats import entropy
 
-        rows = outputs.astype(np.float64)
+        rows = self.read_outputs(outputs).astype(np.float64)
         return np.asarray(entropy(np.stack([rows, 1 - rows]), base=2, axis=0).mean(axis=1))
 
     @property
@@ -334,6 +386,10 @@ class Multilabel(ImageTask):
             with the separator of the table between them.
         """
         separator = self._separator
+        if self._temperature != 1.0:
+            logits = tf.math.log(tf.maximum(outputs, 1e-30))
+            logits -= tf.math.log(tf.maximum(1.0 - outputs, 1e-30))
+            outputs = tf.sigmoid(logits / self._temperature)
         predicted = outputs >= tf.constant(self.thresholds)
         names = tf.constant([f"{name}{separator}" for name in self.classes])
         words = tf.strings.reduce_join(tf.where(predicted, names, ""), axis=-1)
@@ -350,3 +406,9 @@ class Multilabel(ImageTask):
         is_clear = np.abs(expected - self.thresholds) > 2 * BYTES_LIMIT
         predicted = expected >= self.thresholds
         return bool((outputs["predicted"] == predicted)[is_clear].all())
+
+
+def _as_pairs(outputs: np.ndarray) -> np.ndarray:
+    """Returns for each decision the probabilities of no and yes, (n * classes, 2)."""
+    flat = outputs.reshape(-1)
+    return np.stack([1 - flat, flat], axis=1)

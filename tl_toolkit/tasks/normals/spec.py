@@ -18,7 +18,12 @@ class NormalsSection(DenseSection):
     hub_task: ClassVar[str] = "image-to-image"
     score: ClassVar[str] = "within_22_5"
     has_classes: ClassVar[bool] = False
-    absent: ClassVar[Mapping[str, str]] = {"balance": "directions have no classes of unequal size"}
+    absent: ClassVar[Mapping[str, str]] = {
+        "balance": "directions have no classes of unequal size",
+        "calibrate": "directions are no probabilities",
+        "coverage": "sets of labels are of tasks with one class for each image",
+        "ood": "distances are of whole images",
+    }
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "loss": ("angular",),
         "sampling": ("uniform",),

@@ -8,7 +8,8 @@ import numpy as np
 
 from tl_toolkit.reports.charts import Series, plot_series
 from tl_toolkit.reports.facts import MOST_SHOWN, RunFacts
-from tl_toolkit.reports.sections import Chart, DataTable, Part, Section
+from tl_toolkit.reports.sections import Chart, DataTable, Part, Section, Text
+from tl_toolkit.tasks.classification.metrics import find_interval
 from tl_toolkit.tasks.predictions import name_columns, read_numbers
 
 __all__ = ["build_sections", "tabulate_data"]
@@ -61,8 +62,27 @@ def build_sections(facts: RunFacts) -> list[Section]:
     ]
     return [
         Section("columns", "Predicted against true", [table, *charts]),
+        *_build_intervals(facts),
         _build_images(facts, targets, predicted),
     ]
+
+
+def _build_intervals(facts: RunFacts) -> list[Section]:
+    """Returns the section of intervals; none where they were not asked for."""
+    found, images = facts.measured["per_column"], len(facts.columns["path"])
+    if "coverage" not in facts.measured:
+        return []
+    rows = [
+        [name, "without end" if each["half_width"] is None else each["half_width"],
+         each["coverage"], *find_interval(round(each["coverage"] * images), images)]
+        for name, each in found.items()
+    ]  # fmt: skip
+    asked = facts.section.coverage
+    text = f"An interval is to hold the true number with a probability of {asked:g}. It was found "
+    text += f"on validation images; the share is that of the {facts.split} images."
+    columns = ["column", "half width", "share that holds it", "from", "to"]
+    table = DataTable(f"Intervals on the {facts.split} images", columns, rows)
+    return [Section("intervals", "Intervals", [Text(text), table])]
 
 
 def _plot_column(

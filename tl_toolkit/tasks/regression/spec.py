@@ -32,22 +32,40 @@ class RegressionSection(TaskSection):
     huber_delta: float = Field(
         default=1.0, gt=0, description="Of huber, in standard deviations, above 0."
     )
+    coverage: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        examples=[0.9],
+        description="Give each number an interval that holds the true one with this probability "
+        "(split-conformal, by the validation images); none by default.",
+    )
 
     score: ClassVar[str] = "r2"
-    absent: ClassVar[Mapping[str, str]] = {"balance": "numbers have no classes of unequal size"}
+    absent: ClassVar[Mapping[str, str]] = {
+        "balance": "numbers have no classes of unequal size",
+        "calibrate": "numbers are no probabilities; coverage gives each an interval",
+        "ood": "distances are from the means of classes",
+    }
     has_classes: ClassVar[bool] = False
     why_not_mirrored: ClassVar[str] = (
         "a number may be a place or a direction, which the mirror image changes"
     )
     grouped_by: ClassVar[str] = "column"
-    titles: ClassVar[Mapping[str, str]] = {"mae": "MAE", "rmse": "RMSE", "r2": "R2"}
+    titles: ClassVar[Mapping[str, str]] = {
+        "mae": "MAE",
+        "rmse": "RMSE",
+        "r2": "R2",
+        "half_width": "half width",
+    }
     baselines: ClassVar[Mapping[str, str]] = {
         "mean": "mean of training",
         "neighbors": "nearest neighbours",
         "probe": "linear probe",
     }
     lower_is_better: ClassVar[frozenset[str]] = frozenset({"loss", "mae", "rmse"})
-    tunable: ClassVar[tuple[str, ...]] = ("loss", "huber_delta")
+    ungraded: ClassVar[frozenset[str]] = frozenset({"half_width"})
+    tunable: ClassVar[tuple[str, ...]] = ("loss", "huber_delta", "coverage")
 
     @classmethod
     def find_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,13 @@ from tl_toolkit.images.manifest import Example
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.tasks.image import ImageTask
 from tl_toolkit.tasks.registry import layers_of
-from tl_toolkit.tasks.regression.answers import ValuesAnswers, ValuesPrediction, shorten
+from tl_toolkit.tasks.regression.answers import (
+    ValuesAnswers,
+    ValuesPrediction,
+    read_half_widths,
+    shorten,
+)
+from tl_toolkit.tasks.regression.intervals import find_half_widths, measure_coverage
 from tl_toolkit.tasks.regression.metrics import measure_regression, sample_values
 from tl_toolkit.tasks.regression.spec import RegressionSection
 from tl_toolkit.tasks.resampling import Sample
@@ -40,8 +47,9 @@ def build(recipe: Recipe, classes: Sequence[str]) -> Regression:
     if not isinstance(section, RegressionSection):
         raise TypeError(f"task: expected regression, got {section.kind}")
     return Regression(
-        classes, layers_of(recipe), loss=section.loss, huber_delta=section.huber_delta
-    )
+        classes, layers_of(recipe), loss=section.loss, huber_delta=section.huber_delta,
+        coverage=section.coverage,
+    )  # fmt: skip
 
 
 class Regression(ImageTask):
@@ -55,6 +63,7 @@ class Regression(ImageTask):
         head: Layers between the features and the outputs.
         loss: mse, mae or huber, of standardized targets.
         huber_delta: Of huber, in standard deviations, above 0.
+        coverage: Share of the intervals that hold the true number; None for no intervals.
     """
 
     score = RegressionSection.score
@@ -70,12 +79,15 @@ class Regression(ImageTask):
         *,
         loss: str = "mse",
         huber_delta: float = 1.0,
+        coverage: float | None = None,
     ) -> None:
         super().__init__(classes, head)
         self.units = len(self.classes)
         self.targets = tf.TensorSpec((None, self.units), tf.float32)
         self._loss = loss
         self._huber_delta = huber_delta
+        self._coverage = coverage
+        self._half_widths: np.ndarray | None = None  # float32 (columns,), learned by `finish`
         # Variables: the step is compiled before the targets have been read.
         self._mean = tf.Variable(tf.zeros(self.units), trainable=False)
         self._scale = tf.Variable(tf.ones(self.units), trainable=False)
@@ -171,11 +183,44 @@ class Regression(ImageTask):
         r2 = np.where(varies, 1 - squares / np.where(varies, total, 1.0), squares == 0)
         return float(r2.mean())
 
+    def finish(self, view: SplitView, targets: np.ndarray) -> None:
+        """Learns how wide intervals must be, if they are asked for.
+
+        Args:
+            view: View of the validation images.
+            targets: float32 (n, columns).
+        """
+        if self._coverage is not None:
+            _, outputs = view.assess(self.join_targets(view.features, targets, seed=0))
+            self._half_widths = find_half_widths(outputs, targets, self._coverage)
+
+    def settle(self, outputs: np.ndarray, targets: np.ndarray) -> Regression:
+        """Returns a copy with intervals for other outputs; itself where none are asked for.
+
+        Args:
+            outputs: For the validation images, (n, columns).
+            targets: float32 (n, columns).
+        """
+        if self._coverage is None:
+            return self
+        task = copy.copy(self)
+        task._half_widths = find_half_widths(outputs, targets, self._coverage)
+        return task
+
     def state(self) -> dict[str, Any]:
-        """Returns mean and standard deviation of each column in training."""
+        """Returns mean and standard deviation of each column in training, and its half width.
+
+        The width is there where intervals are asked for; None stands for one without end.
+        """
         pairs = zip(self._mean.numpy(), self._scale.numpy(), strict=True)
-        values = [{"mean": float(mean), "scale": float(scale)} for mean, scale in pairs]
-        return {"columns": dict(zip(self.classes, values, strict=True))}
+        values: list[dict[str, float | None]] = [
+            {"mean": float(mean), "scale": float(scale)} for mean, scale in pairs
+        ]
+        columns = dict(zip(self.classes, values, strict=True))
+        if self._half_widths is not None:
+            for name, width in zip(self.classes, map(float, self._half_widths), strict=True):
+                columns[name]["half_width"] = width if np.isfinite(width) else None
+        return {"columns": columns}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restores means and deviations; the model has its own copy.
@@ -186,6 +231,7 @@ class Regression(ImageTask):
         columns = [state["columns"][name] for name in self.classes]
         mean, scale = (np.array([values[key] for values in columns]) for key in ("mean", "scale"))
         self._standardize(mean, scale)
+        self._half_widths = read_half_widths(state, self.classes)
 
     def evaluate(self, view: SplitView, targets: np.ndarray) -> Evaluation:
         """Measures a model on a split; metrics as in `measure_regression`, and the loss.
@@ -214,6 +260,8 @@ class Regression(ImageTask):
             losses: float (n,), or None.
         """
         metrics = measure_regression(targets, outputs, self.classes, self._mean.numpy())
+        if self._half_widths is not None:
+            metrics |= measure_coverage(targets, outputs, self._half_widths, metrics["per_column"])
         loss = {} if losses is None else {"loss": float(losses.mean(dtype=np.float64))}
         sample = sample_values(targets, outputs, losses=losses)
         return {"images": metrics.pop("images"), **loss, **metrics}, sample
@@ -245,7 +293,7 @@ class Regression(ImageTask):
     @property
     def answers(self) -> ValuesAnswers:
         """How numbers are read."""
-        return ValuesAnswers(self.classes)
+        return ValuesAnswers(self.classes, self._half_widths)
 
     def serve(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns what an exported model returns.
@@ -254,9 +302,13 @@ class Regression(ImageTask):
             outputs: float32 (batch, columns).
 
         Returns:
-            `values` float32 (batch, columns), in the units of the table.
+            `values` float32 (batch, columns), in the units of the table; with intervals also
+            `interval` float32 (batch, columns, 2), from and to.
         """
-        return {"values": outputs}
+        if self._half_widths is None:
+            return {"values": outputs}
+        widths = tf.constant(self._half_widths)
+        return {"values": outputs, "interval": tf.stack([outputs - widths, outputs + widths], -1)}
 
     def measure_differences(self, outputs: np.ndarray, expected: np.ndarray) -> np.ndarray:
         """Returns how far values are apart, in standard deviations of the training targets.

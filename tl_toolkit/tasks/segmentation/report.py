@@ -6,7 +6,8 @@ import numpy as np
 
 from tl_toolkit.reports.facts import RunFacts
 from tl_toolkit.reports.matrices import plot_bars, plot_matrix
-from tl_toolkit.reports.sections import DataTable, Section
+from tl_toolkit.reports.sections import DataTable, Section, Text
+from tl_toolkit.tasks.calibration import plot_reliability
 from tl_toolkit.tasks.dense.report import MapReport, build_images, tabulate_data
 from tl_toolkit.tasks.dense.spec import IGNORE
 
@@ -27,7 +28,18 @@ def build_sections(facts: RunFacts) -> list[Section]:
             (maps["mask"] != target) & (target != IGNORE) & (maps["mask"] != IGNORE)
         ),
     )
-    return [_build_classes(facts), build_images(facts, shown)]
+    return [_build_classes(facts), *_build_calibration(facts), build_images(facts, shown)]
+
+
+def _build_calibration(facts: RunFacts) -> list[Section]:
+    """Returns the section of calibration; none where it was not asked for."""
+    found = facts.measured.get("calibration")
+    if not found:
+        return []
+    text = f"Probabilities are those of logits divided by {facts.measured['temperature']:.2f}, "
+    text += "which pixels of the validation images ask for."
+    charts = plot_reliability(found, "pixels", "pixels that are right")
+    return [Section("calibration", "Calibration", [Text(text), *charts], {"split": facts.split})]
 
 
 def _build_classes(facts: RunFacts) -> Section:

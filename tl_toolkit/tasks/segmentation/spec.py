@@ -19,10 +19,20 @@ class SegmentationSection(DenseSection):
         description="What training does about classes of few pixels, short for fields of pixels: "
         "class_weights for class_weights: balanced, focal and dice for that loss.",
     )
+    calibrate: bool = Field(
+        default=False,
+        description="Divide the logits by a temperature that is fitted to pixels of the validation "
+        "images (Guo et al., 2017), so that of pixels with a probability of 0.8 about 0.8 are "
+        "right. No class of a pixel changes.",
+    )
 
     hub_task: ClassVar[str] = "image-segmentation"
+    absent: ClassVar[Mapping[str, str]] = {
+        "coverage": "sets of labels are of tasks with one class for each image",
+        "ood": "distances are of whole images",
+    }
     score: ClassVar[str] = "mean_iou"
-    tunable: ClassVar[tuple[str, ...]] = ("balance",)
+    tunable: ClassVar[tuple[str, ...]] = ("balance", "calibrate")
     balances: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "class_weights": {"class_weights": "balanced"},
         "focal": {"loss": "focal"},
@@ -36,7 +46,10 @@ class SegmentationSection(DenseSection):
         "iou": "IoU",
         "mean_iou": "mean IoU",
         "frequency_weighted_iou": "weighted IoU",
+        "ece": "ECE",
     }
+    ungraded: ClassVar[frozenset[str]] = frozenset({"temperature"})
+    lower_is_better: ClassVar[frozenset[str]] = frozenset({"loss", "ece"})
     aliases: ClassVar[Mapping[str, str]] = {"iou": "mean_iou", "miou": "mean_iou"}
     baselines: ClassVar[Mapping[str, str]] = {"majority": "majority class"}
 

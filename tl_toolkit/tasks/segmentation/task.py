@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,10 +13,12 @@ from PIL import Image
 
 from tl_toolkit.architectures.heads import HeadLayers
 from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.tasks.calibration import ReliabilityBins
 from tl_toolkit.tasks.dense.settings import PixelSettings
 from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.dense.targets import Targets
 from tl_toolkit.tasks.dense.task import DenseTask
+from tl_toolkit.tasks.last_layer import scale_last_layer
 from tl_toolkit.tasks.registry import layers_of, values_of
 from tl_toolkit.tasks.resampling import Sample
 from tl_toolkit.tasks.segmentation.confusion import (
@@ -26,6 +29,8 @@ from tl_toolkit.tasks.segmentation.confusion import (
 )
 from tl_toolkit.tasks.segmentation.masks import MaskReader, MaskSettings
 from tl_toolkit.tasks.segmentation.spec import SegmentationSection
+from tl_toolkit.tasks.temperature import find_temperature
+from tl_toolkit.tasks.types import SplitView
 
 __all__ = ["MaskMetric", "Segmentation", "build"]
 
@@ -56,6 +61,7 @@ def build(recipe: Recipe, classes: Sequence[str]) -> Segmentation:
         MaskReader(masks, len(classes), classes),
         layers_of(recipe),
         None if masks.colors is None else np.array(masks.colors, np.uint8),
+        calibrate=task.calibrate,
     )
 
 
@@ -68,6 +74,7 @@ class Segmentation(DenseTask):
         reader: Reads masks.
         head: Hidden layers and dropout of the predictor.
         palette: Colours of the classes, for pictures.
+        calibrate: Whether probabilities are scaled by a temperature.
     """
 
     score = SegmentationSection.score
@@ -82,11 +89,15 @@ class Segmentation(DenseTask):
         reader: MaskReader | None = None,
         head: HeadLayers = HeadLayers(),  # noqa: B008  (frozen)
         palette: np.ndarray | None = None,
+        *,
+        calibrate: bool = False,
     ) -> None:
         super().__init__(
             classes, pixels, reader or MaskReader(MaskSettings(), len(classes)), head, palette
         )
         self.units = len(self.classes)
+        self._calibrate = calibrate
+        self._temperature = 1.0
         # A variable: the step is compiled before the masks have been counted.
         self.class_weights = tf.Variable(self._read_weights(), trainable=False)
 
@@ -167,6 +178,34 @@ class Segmentation(DenseTask):
         """
         return mean_iou(state.reshape(self.units, self.units))
 
+    def finish(self, view: SplitView, targets: Targets) -> None:
+        """Learns the temperature, if it is asked for, from pixels of whole maps.
+
+        Args:
+            view: View of the validation images.
+            targets: Their masks.
+        """
+        if not self._calibrate:
+            return
+        from tl_toolkit.tasks.dense.evaluation import sample_lattice
+
+        outputs, labels = sample_lattice(view, targets)
+        counted = labels != IGNORE
+        if counted.any():
+            self._temperature = find_temperature(outputs[counted], labels[counted])
+
+    def state(self) -> dict[str, Any]:
+        """Returns the temperature; {} where none is asked for."""
+        return {"temperature": self._temperature} if self._calibrate else {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Restores the temperature.
+
+        Args:
+            state: State from `state`.
+        """
+        self._temperature = state.get("temperature", 1.0)
+
     def postprocess(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the maps that are computed from probabilities.
 
@@ -177,10 +216,32 @@ class Segmentation(DenseTask):
             `mask`, uint8 (...), index of the most probable class, and `probability`, float32 (...),
             its probability.
         """
+        if self._temperature != 1.0:
+            logs = tf.math.log(tf.maximum(outputs, 1e-30))
+            outputs = tf.nn.softmax(logs / self._temperature)
         return {
             "mask": tf.cast(tf.argmax(outputs, axis=-1, output_type=tf.int32), tf.uint8),
             "probability": tf.reduce_max(outputs, axis=-1),
         }
+
+    def build_graph(self, model: keras.Model) -> keras.Model:
+        """Returns the model with scaled probabilities.
+
+        Args:
+            model: [images, pixels] to probabilities.
+        """
+        return super().build_graph(scale_last_layer(model, self._temperature))
+
+    def measure_graph(self, outputs: np.ndarray, targets: Targets) -> dict[str, Any]:
+        """Measures probabilities, which the graph has scaled.
+
+        Args:
+            outputs: Of `build_graph`, (n, h, w, classes).
+            targets: Masks of the same images.
+        """
+        task = copy.copy(self)
+        task._temperature = 1.0
+        return DenseTask.measure_graph(task, outputs, targets)
 
     def find_answers(self, outputs: np.ndarray) -> np.ndarray:
         """Returns the index of the most probable class of each pixel.
@@ -192,7 +253,7 @@ class Segmentation(DenseTask):
 
     def build_metric(self) -> MaskMetric:
         """Builds the metric that compares whole maps with whole masks."""
-        return MaskMetric(self.classes)
+        return MaskMetric(self.classes, self._temperature if self._calibrate else None)
 
     def render(self, prediction: Mapping[str, np.ndarray], palette: np.ndarray) -> Image.Image:
         """Returns a prediction as a palette image: its values are indices into the classes.
@@ -214,10 +275,13 @@ class MaskMetric:
 
     Args:
         classes: Class names in the order of the outputs.
+        temperature: Where one was learned, calibration is measured too; None for none.
     """
 
-    def __init__(self, classes: Sequence[str]) -> None:
+    def __init__(self, classes: Sequence[str], temperature: float | None = None) -> None:
         self._classes = tuple(classes)
+        self._temperature = temperature
+        self._bins = ReliabilityBins()
         self._confusion = np.zeros((len(classes), len(classes)), np.int64)
         self._confusions: list[np.ndarray] = []
 
@@ -234,13 +298,22 @@ class MaskMetric:
         confusion = count_confusion(target, prediction["mask"], len(self._classes), IGNORE)
         self._confusion += confusion
         self._confusions.append(confusion)
+        if self._temperature is not None:
+            counted = target != IGNORE
+            hits = (prediction["mask"] == target)[counted]
+            self._bins.add(hits, prediction["probability"][counted])
         metrics = measure_confusion(confusion, self._classes)
         return {name: metrics[name] for name in ("pixel_accuracy", "mean_iou")}
 
     def result(self) -> dict[str, Any]:
         """Returns the metrics over all images."""
         measured = measure_confusion(self._confusion, self._classes)
-        return {"images": len(self._confusions), **measured}
+        calibration: dict[str, Any] = {}
+        if self._temperature is not None:
+            found = self._bins.result()
+            calibration = {"temperature": self._temperature, "ece": found["ece"]}
+            calibration["calibration"] = found
+        return {"images": len(self._confusions), **measured, **calibration}
 
     def sample(self) -> Sample:
         """Returns the images as the metrics are computed from them."""

@@ -1,0 +1,249 @@
+"""Hosts find one another, train one model, and stop when one of them is gone."""
+
+import csv
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.api.test_resume import RECIPE
+from tests.training.test_devices import check_cases
+from tl_toolkit.errors import HostError, RecipeError
+from tl_toolkit.plan.hosts import Hosts, parse_hosts
+from tl_toolkit.training.meeting import meet
+
+CLOSE = 1e-5
+
+
+def free_addresses(count=2):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return [f"127.0.0.1:{port}" for port in ports]
+
+
+def in_meeting(work, count=3):
+    """What a function returns or raises on each of several hosts, which are threads here."""
+    addresses = free_addresses(count)
+
+    def join(index):
+        try:
+            with meet(Hosts(tuple(addresses), index), wait_seconds=20) as meeting:
+                return work(meeting, index)
+        except HostError as error:
+            return error
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(join, range(count)))
+
+
+def test_all_hosts_have_what_the_first_one_shares():
+    def work(meeting, index):
+        values = [meeting.share(f"{index}, {turn}".encode()) for turn in range(3)]
+        meeting.finish()
+        return values
+
+    assert in_meeting(work) == [[b"0, 0", b"0, 1", b"0, 2"]] * 3
+
+
+def test_what_differs_is_named_on_all_hosts():
+    def work(meeting, index):
+        meeting.check_equal({"recipe": "same", "set of images": index // 2})
+
+    texts = [str(error) for error in in_meeting(work)]
+
+    assert all("host 2 (127.0.0.1:" in text for text in texts)
+    assert all(text.split(")")[1].startswith(" has another set of images") for text in texts)
+
+
+def test_a_host_that_ends_is_named_to_the_others():
+    def work(meeting, index):
+        lost = []
+        meeting.watch(lost.append)
+        if index == 1:
+            return None
+        text = meeting.find_lost(20)
+        assert lost == [text]
+        return text
+
+    first, _, other = in_meeting(work)
+
+    assert first.startswith("host 1 (127.0.0.1:")
+    assert other.startswith("host 0 (127.0.0.1:")  # which leaves, too
+
+
+def test_a_host_that_waits_for_what_never_comes_is_told():
+    def work(meeting, index):
+        if index == 0:
+            raise HostError("ended")
+        meeting.share()
+
+    assert "host 0 (127.0.0.1:" in str(in_meeting(work)[1])
+
+
+def test_hosts_that_do_not_come_are_named():
+    addresses = free_addresses()
+
+    for index in (0, 1):
+        with pytest.raises(HostError, match=rf"hosts  host {1 - index} \(.*\) did not come"):
+            with meet(Hosts(tuple(addresses), index), wait_seconds=0.3):
+                pass
+
+
+def test_who_is_no_host_is_not_waited_for():
+    addresses = free_addresses()
+    hosts = [Hosts(tuple(addresses), index) for index in (0, 1)]
+
+    def disturb():
+        name, port = hosts[0].split(0)
+        for _ in range(100):
+            try:
+                with socket.create_connection((name, port)) as stranger:
+                    stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                return
+            except OSError:
+                time.sleep(0.05)
+
+    def join(index):
+        if index == 1:
+            disturb()
+        with meet(hosts[index], wait_seconds=20) as meeting:
+            return meeting.share(b"hello")
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(join, (0, 1))) == [b"hello", b"hello"]
+
+
+ALL = ("a:1", "b:1", "c:1")
+CLUSTER = {"cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"]}}
+
+
+@pytest.mark.parametrize(
+    ("typed", "index", "environment", "expected"),
+    [
+        (None, None, {}, None),
+        ("a:1,b:2", 1, {}, Hosts(("a:1", "b:2"), 1)),
+        (["a:1", "[::1]:2"], 0, {}, Hosts(("a:1", "[::1]:2"), 0)),
+        (None, None, {**CLUSTER, "task": {"type": "chief"}}, Hosts(ALL, 0)),
+        (None, None, {**CLUSTER, "task": {"type": "worker", "index": 1}}, Hosts(ALL, 2)),
+        (None, None, {"cluster": {"worker": ["a:1"]}, "task": {"index": 0}}, None),
+    ],
+)
+def test_hosts_are_typed_or_those_of_tf_config(typed, index, environment, expected):
+    variables = {"TF_CONFIG": json.dumps(environment)} if environment else {}
+
+    assert parse_hosts(typed, index, variables) == expected
+
+
+@pytest.mark.parametrize(
+    ("typed", "index", "variable", "message"),
+    [
+        ("a:1", 0, "", "expected two hosts or more"),
+        ("a:1,a:1", 0, "", "expected two hosts or more, each once"),
+        ("a,b:1", 0, "", r"'a'\n  expected HOST:PORT"),
+        ("a:1,b:70000", 0, "", "expected HOST:PORT"),
+        ("a:1,b:1", None, "", "none is given"),
+        ("a:1,b:1", 2, "", "host_index  2\n  expected the place .* 0 to 1"),
+        (None, 0, "", "It goes with hosts"),
+        (None, None, "{", "TF_CONFIG .*\n  expected JSON"),
+        (None, None, '{"cluster": {"ps": ["a:1"], "worker": ["b:1"]}}', "TF_CONFIG  has ps"),
+    ],
+)
+def test_what_is_no_list_of_hosts_is_refused(typed, index, variable, message):
+    with pytest.raises(RecipeError, match=message):
+        parse_hosts(typed, index, {"TF_CONFIG": variable})
+
+
+def run_processes(commands, folder, *, meanwhile=lambda processes: None):
+    """Runs commands side by side; returns exit codes and what was printed."""
+    files = [(folder / f"printed{index}").open("w+") for index in range(len(commands))]
+    processes = [
+        subprocess.Popen([sys.executable, "-m", *command], stdout=file, stderr=subprocess.STDOUT)
+        for command, file in zip(commands, files, strict=True)
+    ]
+    try:
+        meanwhile(processes)
+        codes = [process.wait() for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    texts = []
+    for file in files:
+        file.seek(0)
+        texts.append(file.read())
+        file.close()
+    return codes, texts
+
+
+@pytest.mark.slow
+def test_two_processes_since_tensorflow_connects_once_train_what_one_trains(tmp_path):
+    addresses = ",".join(free_addresses())
+    commands = [
+        ("tests.training.loopback", addresses, str(index), "whole network") for index in (0, 1)
+    ]
+
+    codes, texts = run_processes(commands, tmp_path)
+
+    assert codes == [0, 0], texts
+    for text in texts:
+        check_cases(json.loads(text.splitlines()[-1]))
+
+
+LONG = RECIPE | {
+    "model": RECIPE["model"] | {"head": {"dropout": 0}},
+    "phases": [{"name": "tune", "epochs": 15, "unfreeze": 2, "learning_rate": 1e-3}],
+    "early_stopping": None,
+}
+
+
+def losses(folder):
+    with (folder / "phases" / "1-tune" / "history.csv").open() as file:
+        return [float(row["val_loss"]) for row in csv.DictReader(file)]
+
+
+@pytest.mark.slow
+def test_a_run_on_two_hosts_is_stopped_by_the_death_of_one_and_goes_on_with_one(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(json.dumps(LONG))
+    command = ("tl_toolkit", "finetune", str(recipe), "--out")
+
+    def start(name, *, resume=False, meanwhile=lambda processes: None):
+        hosts = ("--hosts", ",".join(free_addresses()), *(("--resume",) if resume else ()))
+        commands = [
+            (*command, str(tmp_path / name), *hosts, "--host-index", str(index)) for index in (0, 1)
+        ]
+        return run_processes(commands, tmp_path, meanwhile=meanwhile)
+
+    def kill_the_other(processes):
+        status = tmp_path / "killed" / "status.json"
+        while processes[0].poll() is None:
+            if status.is_file() and json.loads(status.read_text()).get("epoch", 0) >= 3:
+                processes[1].kill()
+                return
+            time.sleep(0.02)
+
+    codes, texts = start("whole")
+    assert codes == [0, 0], texts
+    assert not [path for path in os.listdir(tmp_path) if path.startswith("tltool")]
+    codes, texts = start("killed", meanwhile=kill_the_other)
+    assert codes == [8, -9], texts
+    assert "host 1 (127.0.0.1:" in texts[0]
+    assert "is gone" in texts[0]
+    assert "--resume" in texts[0]
+    done = run_processes([(*command, str(tmp_path / "killed"), "--resume")], tmp_path)
+    assert done[0] == [0], done
+    alone = run_processes([(*command, str(tmp_path / "alone"))], tmp_path)
+    assert alone[0] == [0], alone
+
+    expected = losses(tmp_path / "alone")
+    assert len(expected) == 16
+    assert max(expected) - min(expected) > 0.05
+    for name in ("whole", "killed"):
+        assert losses(tmp_path / name) == pytest.approx(expected, abs=CLOSE)

@@ -1,0 +1,83 @@
+"""Addresses of folders on object stores, and the folder of this machine that mirrors each."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+from tl_toolkit.runs.files import default_cache_dir
+
+__all__ = [
+    "find_address",
+    "find_address_fault",
+    "hide_credentials",
+    "is_address",
+    "mirror_of",
+]
+
+_SCHEMES = ("s3", "gs", "gcs", "abfs", "az", "file", "memory")
+_ADDRESS = re.compile(rf"(?:{'|'.join(_SCHEMES)})://")
+_MOST_BYTES = 240  # of a file's name
+
+
+def is_address(text: str) -> bool:
+    """Returns whether a text is the address of a folder on an object store.
+
+    Args:
+        text: As it was written.
+    """
+    return bool(_ADDRESS.match(text))
+
+
+def find_address_fault(address: str) -> str:
+    """Returns why an address is unusable, or "". What may be a secret is not repeated.
+
+    Args:
+        address: As it was written.
+    """
+    parts = urlsplit(address)
+    if "@" in address or parts.query or parts.fragment or "?" in address or "#" in address:
+        return (
+            f"expected an address without credentials or options after {parts.scheme}://, got one "
+            "with @, ? or #: credentials come from the environment"
+        )
+    if not address.isprintable() or any(part in (".", "..") for part in address.split("/")):
+        return f"expected an address of plain folders, got {address!r}"
+    if not (parts.netloc + parts.path).strip("/"):
+        return f"expected {parts.scheme}://BUCKET/FOLDER, got {address!r}"
+    if len(quote(address, safe="")) > _MOST_BYTES:
+        return f"expected an address of at most {_MOST_BYTES} bytes, got {address!r}"
+    return ""
+
+
+def hide_credentials(text: str) -> str:
+    """Returns a text without what addresses in it hold before an @, and after a ? or #.
+
+    Args:
+        text: A message, or a value as it was typed.
+    """
+    text = re.sub(r"(\w[\w+.-]*:/+)[^\s'\"]*@", r"\1...@", text)
+    return re.sub(r"(\w[\w+.-]*:/+[^\s'\"?#]*)[?#][^\s'\"]*", r"\1?...", text)
+
+
+def mirror_of(address: str) -> Path:
+    """Returns the folder that mirrors a folder on an object store; its name is the address.
+
+    Args:
+        address: Without a fault.
+    """
+    return _mirrors() / quote(address.rstrip("/"), safe="")
+
+
+def find_address(path: Path) -> str:
+    """Returns the address that a folder mirrors, "" if it is no mirror.
+
+    Args:
+        path: Any path.
+    """
+    return unquote(path.name) if path.parent == _mirrors() else ""
+
+
+def _mirrors() -> Path:
+    return default_cache_dir() / "remote"
