@@ -23,6 +23,7 @@ def ray(monkeypatch):
     return ray
 
 
+@pytest.mark.slow
 def test_tasks_fill_what_the_command_fills_alone(tmp_path, ray):
     photos = draw_class_folders(tmp_path / "photos", count=9)
     features = {"location": str(tmp_path / "alone"), "store": "always", "part": 4}
