@@ -378,7 +378,9 @@ class Run(InFolder):
         native: bool,
         report: Handler,
     ) -> list[Prediction]:
-        """Returns predictions, as `predict`, of images that are listed, in the numerics of the caller.
+        """Returns predictions, as `predict`, of images that are listed.
+
+        The numerics are the caller's.
 
         Args:
             inputs: The images.
