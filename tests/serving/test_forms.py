@@ -8,7 +8,8 @@ import pytest
 
 import tl_toolkit as tl
 from tests.serving.models import NAMES, draw_image
-from tl_toolkit.serving.tensors import to_json
+from tl_toolkit.serving.rest import write_predict
+from tl_toolkit.serving.tensors import Refusal, TensorSpec, shape_array, to_json
 
 PREDICT = "/v1/models/photos:predict"
 INFER = "/v2/models/photos/infer"
@@ -69,6 +70,29 @@ def test_floats_have_the_digits_that_tell_them_apart():
     assert to_json("x", np.float64([0.1, 1 / 3])) == [0.1, 1 / 3]
 
 
+@pytest.mark.parametrize(
+    ("outputs", "reason"),
+    [
+        ({"mean": np.float32(1)}, "mean has no shape information"),
+        ({"a": np.zeros(2), "b": np.zeros(3)}, "b has inconsistent batch size: 3 expecting"),
+    ],
+)
+def test_outputs_that_are_no_rows_are_refused_as_rows(outputs, reason):
+    with pytest.raises(Refusal, match=reason) as caught:
+        write_predict(outputs, "rows")
+
+    assert caught.value.status == 400
+    assert write_predict(outputs, "columns")
+
+
+@pytest.mark.parametrize("shape", [[1] * 66, [0, 1 << 63]])
+def test_a_shape_that_no_array_has_is_refused(shape):
+    values = np.zeros(0 if 0 in shape else 1, np.uint8)
+
+    with pytest.raises(Refusal, match="input x: "):
+        shape_array(values, shape, TensorSpec("x", "uint8", None))
+
+
 BAD = {
     "no JSON": (b"{", "JSON Parse error: "),
     "nothing": (b"", "JSON Parse error: The document is empty"),
@@ -97,6 +121,10 @@ BAD = {
     "a huge number": (b'{"instances":[[[[' + b"9" * 300 + b",2,3]]]]}", "out of the range"),
     "a number of 5000 digits": (b'{"instances":[[[[' + b"9" * 5000 + b",2,3]]]]}", "JSON Parse"),
     "another rank": (b'{"instances":[1]}', "expected shape [-1, -1, -1, 3], got [1]"),
+    "lists of 66 depths": (
+        b'{"instances":' + b"[" * 66 + b"1" + b"]" * 66 + b"}",
+        "expected shape [-1, -1, -1, 3], got 66 sides",
+    ),
     "four channels": (b'{"instances":[[[[1,2,3,4]]]]}', "expected shape [-1, -1, -1, 3]"),
     "no base64": (
         b'{"signature_name":"serve_bytes","instances":[{"b64":"***"}]}',
@@ -259,6 +287,7 @@ IMAGE = {"name": "image", "shape": [1, 1, 1, 3], "datatype": "UINT8", "data": [1
         ({"inputs": [{**IMAGE, "shape": [1 << 63, 1, 1, 3]}]}, "values, data has 3"),
         ({"inputs": [{**IMAGE, "shape": [10**4000] * 4}]}, "at most 16 numbers"),
         ({"inputs": [{**IMAGE, "shape": [1] * 17}]}, "at most 16 numbers"),
+        ({"inputs": [{**IMAGE, "shape": [0, 1 << 63, 1, 3], "data": []}]}, "input image: "),
         ({"inputs": [{**IMAGE, "shape": "x"}]}, "at most 16 numbers"),
         ({"inputs": [{**IMAGE, "data": [1, 2, 300]}]}, "out of the range of uint8"),
         ({"inputs": [{**IMAGE, "data": [1, 2, True]}]}, "Type: Boolean is not of"),

@@ -14,9 +14,9 @@ from tl_toolkit.serving.tensors import (
     DATATYPES,
     Refusal,
     TensorSpec,
-    check_shape,
     flatten,
     read_leaves,
+    shape_array,
     to_json,
 )
 
@@ -132,16 +132,15 @@ def _read_tensor(tensor: Mapping[str, Any], spec: TensorSpec) -> np.ndarray:
     count = math.prod(shape)
     if len(leaves) != count:
         raise Refusal(
-            400, f"input {spec.name}: shape {shape} has {count} values, data has {len(leaves)}"
+            400, f"input {spec.name}: its shape has {count} values, data has {len(leaves)}"
         )
     if _read_parameters(tensor).get("content_type") == _BASE64:
         leaves = [{"b64": leaf} for leaf in leaves]
     try:
-        array = read_leaves(leaves, spec.dtype).reshape(shape)
+        array = read_leaves(leaves, spec.dtype)
     except Refusal as refusal:
         raise Refusal(400, f"input {spec.name}: {refusal.text}") from None
-    check_shape(array, spec)
-    return array
+    return shape_array(array, shape, spec)
 
 
 def _is_side(value: Any) -> bool:
