@@ -20,7 +20,7 @@ from tl_toolkit.serving.saved_model import ServedModel
 
 PREDICT = "/v1/models/photos:predict"
 PIXEL = {"instances": [[[[255, 0, 0]]]]}
-LONG = 300  # seconds: what hangs shall fail
+LONG = 60  # seconds: what hangs shall fail
 
 
 def wait_until(holds):
@@ -51,7 +51,7 @@ def held(monkeypatch):
 
     def wait(model, signature, inputs):
         begun.set()
-        gate.wait(LONG)
+        gate.wait(60)
         return call(model, signature, inputs)
 
     def hold():
@@ -303,14 +303,47 @@ def test_a_signal_ends_it_when_requests_in_flight_are_answered(serve, held):
         post(server)
 
 
+def test_a_second_signal_ends_it_at_once(serve, monkeypatch):
+    server = serve()
+    gate, begun, ended = (threading.Event() for _ in range(3))
+
+    def call(model, signature, inputs):
+        begun.set()
+        gate.wait(60)
+        ended.set()
+        return {}
+
+    def end():
+        begun.wait(LONG)
+        os.kill(os.getpid(), signal.SIGTERM)
+        wait_until(lambda: server._server.should_exit)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with ThreadPoolExecutor() as pool:
+        monkeypatch.setattr(ServedModel, "call", call)
+        answer = pool.submit(post, server)
+        pool.submit(end)
+        try:
+            server.wait()
+            assert not ended.is_set()
+        finally:
+            gate.set()
+        try:
+            assert answer.result().status_code == 500
+        except httpx.TransportError:
+            pass
+
+
 def test_no_thread_is_left(small_model):
-    before = {thread.name for thread in threading.enumerate()}
+    before = set(threading.enumerate())
 
-    with tl.serve(small_model, port=0, progress=False) as server:
+    with tl.serve(small_model, port=0, watch=True, progress=False) as server:
         assert post(server).status_code == 200
+        assert set(threading.enumerate()) > before
 
-    left = {thread.name for thread in threading.enumerate()} - before
-    assert {name for name in left if not name.startswith("asyncio_")} == set()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(60)
+        assert not thread.is_alive(), thread.name
 
 
 # ------------------------------------------------------------------ new versions
@@ -441,12 +474,16 @@ def test_the_command_says_where_it_answers_and_ends_by_a_signal(tmp_path, small_
     def end():
         header = {"Authorization": "Bearer s3cret"}
         url = f"http://127.0.0.1:{port}/v1/models/mine"
-        while not codes:
-            try:
+
+        def is_answered():
+            with contextlib.suppress(httpx.TransportError):
                 codes.append(httpx.get(url, headers=header, timeout=LONG).status_code)
-            except httpx.TransportError:
-                time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGINT)
+            return bool(codes)
+
+        try:
+            wait_until(is_answered)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=end)
     thread.start()

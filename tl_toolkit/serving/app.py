@@ -81,7 +81,7 @@ class _Endpoints:
             self._route("/", self._page),
         ]
         errors = {HTTPException: self._refuse_path}
-        return Starlette(routes=routes, lifespan=self._live_on, exception_handlers=errors)
+        return Starlette(routes=routes, lifespan=self._run_lifespan, exception_handlers=errors)
 
     def _route(self, path: str, handler: _Handler, method: str = "GET") -> Route:
         endpoint = handler.__name__.strip("_")
@@ -114,7 +114,7 @@ class _Endpoints:
         return write_error(status, _describe_malformed(request), headers)
 
     @contextlib.asynccontextmanager
-    async def _live_on(self, app: Starlette) -> AsyncIterator[None]:
+    async def _run_lifespan(self, app: Starlette) -> AsyncIterator[None]:
         settings = self._settings
         self._batcher = Batcher(
             max_batch=settings.max_batch, max_pixels=settings.max_pixels,
@@ -129,7 +129,10 @@ class _Endpoints:
         finally:
             if watching is not None:
                 watching.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await watching
             await self._batcher.close()
+            self._bodies.close()
 
     # ------------------------------------------------------------ the form of TensorFlow Serving
 

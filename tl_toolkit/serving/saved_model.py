@@ -21,6 +21,8 @@ __all__ = ["DEFAULT_SIGNATURE", "ServedModel", "Signature"]
 
 DEFAULT_SIGNATURE = "serving_default"
 
+_EXPORTED = {DEFAULT_SIGNATURE: ["image"], "serve_bytes": ["bytes"], "class_names": []}
+
 
 @dataclass(frozen=True)
 class Signature:
@@ -37,10 +39,14 @@ class Signature:
     outputs: Mapping[str, TensorSpec]
 
     @property
+    def takes_batches(self) -> bool:
+        """Whether the first side of each input is the number of images."""
+        return bool(self.inputs) and all(spec.is_batched for spec in self.inputs.values())
+
+    @property
     def is_batched(self) -> bool:
-        """Whether images of several requests may be given to it in one call."""
-        tensors = [*self.inputs.values(), *self.outputs.values()]
-        return bool(self.inputs) and all(tensor.is_batched for tensor in tensors)
+        """Whether the first side of each input and output is the number of images."""
+        return self.takes_batches and all(spec.is_batched for spec in self.outputs.values())
 
 
 class ServedModel:
@@ -54,6 +60,8 @@ class ServedModel:
         version: Its number.
         signatures: Its signatures by name.
         metadata: The signatures as TensorFlow Serving's metadata have them.
+        is_export: Whether it has the signatures of an export, each of whose images is computed by
+            itself. Of any other model, what one image gives may depend on those beside it.
     """
 
     def __init__(self, path: Path, version: int) -> None:
@@ -64,6 +72,8 @@ class ServedModel:
             name: _describe(name, function)
             for name, function in sorted(self._model.signatures.items())
         }
+        inputs = {name: list(signature.inputs) for name, signature in self.signatures.items()}
+        self.is_export = inputs == _EXPORTED
 
     def find(self, name: str = "") -> Signature:
         """Returns a signature.
