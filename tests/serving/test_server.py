@@ -132,6 +132,18 @@ def test_a_head_that_does_not_come_ends_the_connection(serve, sent):
             assert connection.recv(1) == b""  # the end of the connection
 
 
+def test_a_body_that_comes_behind_its_answer_ends_the_connection(serve):
+    with connect(serve(timeout_seconds=0.2)) as connection:
+        connection.sendall(
+            b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n"
+        )
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(b"x")
+
+        with contextlib.suppress(ConnectionResetError):
+            read_all(connection)  # the end of the connection
+
+
 def test_an_answer_that_nobody_reads_ends_the_connection(serve):
     server = serve(timeout_seconds=0.2)
     request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"

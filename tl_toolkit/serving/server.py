@@ -27,6 +27,7 @@ __all__ = ["Server"]
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _KEEP_ALIVE = 75
 _BACKLOG = 2048
+_MOST_CONNECTIONS = 1000  # a process may open 1,024 files where nobody has raised that
 
 
 class Server:
@@ -165,6 +166,7 @@ def _configure(versions: Versions, settings: ServeSettings, name: str) -> uvicor
         access_log=False,
         server_header=False,
         backlog=_BACKLOG,
+        limit_concurrency=_MOST_CONNECTIONS,
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=math.ceil(settings.timeout_seconds) + 1,
     )
