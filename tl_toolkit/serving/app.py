@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import hmac
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,12 +15,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from tl_toolkit import __version__
 from tl_toolkit.serving import inference, rest
 from tl_toolkit.serving.batching import Batcher
-from tl_toolkit.serving.messages import CLOSE, Bodies, write_error, write_json
+from tl_toolkit.serving.guard import Guard
+from tl_toolkit.serving.messages import Bodies, write_error, write_json
 from tl_toolkit.serving.monitoring import CONTENT_TYPE_LATEST, Monitor
 from tl_toolkit.serving.page import PAGE_HEADERS, render_page
 from tl_toolkit.serving.saved_model import ServedModel
@@ -33,21 +33,20 @@ __all__ = ["build_app"]
 
 _logger = logging.getLogger("tl_toolkit")
 
-_OPEN = ("/", "/v2/health/live", "/v2/health/ready")
-"""Paths that need no token: nothing of the model is in them but its name."""
-
 _Handler = Callable[[Request], Awaitable[Response]]
 
 
-def build_app(versions: Versions, settings: ServeSettings, name: str) -> ASGIApp:
+def build_app(versions: Versions, settings: ServeSettings, name: str, *, is_local: bool) -> ASGIApp:
     """Returns the application.
 
     Args:
         versions: The model, whose first version is loaded.
         settings: The settings.
         name: What the model is called in paths.
+        is_local: Whether it is bound to a loopback address.
     """
-    return _Guard(_Endpoints(versions, settings, name).build(), settings.token)
+    app = _Endpoints(versions, settings, name).build()
+    return Guard(app, token=settings.token, local_host=settings.host if is_local else None)
 
 
 class _Endpoints:
@@ -272,29 +271,3 @@ def _read_version(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 20):
         raise Refusal(400, f"Failed to convert version: {text[:40]} to numeric.")
     return int(text)
-
-
-class _Guard:
-    """Asks for the token, before a path or a body is looked at."""
-
-    def __init__(self, app: ASGIApp, token: str) -> None:
-        self._app = app
-        self._token = token.encode()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._token and scope["path"] not in _OPEN:
-            scheme, _, given = dict(scope["headers"]).get(b"authorization", b"").partition(b" ")
-            if not hmac.compare_digest(given, self._token) or scheme.lower() != b"bearer":
-                headers = {"WWW-Authenticate": "Bearer", **CLOSE}
-                await write_error(401, "a bearer token is needed", headers)(scope, receive, send)
-                return
-        await self._app(scope, receive, _adding_nosniff(send))
-
-
-def _adding_nosniff(send: Send) -> Send:
-    async def add(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
-        await send(message)
-
-    return add
