@@ -26,7 +26,7 @@ from tl_toolkit.serving.monitoring import CONTENT_TYPE_LATEST, Monitor
 from tl_toolkit.serving.page import PAGE_HEADERS, render_page
 from tl_toolkit.serving.saved_model import ServedModel
 from tl_toolkit.serving.settings import ServeSettings
-from tl_toolkit.serving.tensors import Refusal
+from tl_toolkit.serving.tensors import Refusal, count_bytes
 from tl_toolkit.serving.versions import Versions
 
 __all__ = ["build_app"]
@@ -73,6 +73,10 @@ class _Endpoints:
             *[self._route(f"{v2}{place}/infer", self._infer, "POST") for place in places],
             *[self._route(f"{v2}{place}/ready", self._model_ready) for place in places],
             *[self._route(f"{v2}{place}", self._model) for place in places],
+            *[
+                self._route(f"{v1}/labels/{{label:path}}", self._label, method)
+                for method in ("GET", "POST")
+            ],
             self._route("/v2", self._server),
             self._route("/v2/health/live", self._live),
             self._route("/v2/health/ready", self._ready),
@@ -80,7 +84,9 @@ class _Endpoints:
             self._route("/", self._page),
         ]
         errors = {HTTPException: self._refuse_path}
-        return Starlette(routes=routes, lifespan=self._run_lifespan, exception_handlers=errors)
+        app = Starlette(routes=routes, lifespan=self._run_lifespan, exception_handlers=errors)
+        app.router.redirect_slashes = False
+        return app
 
     def _route(self, path: str, handler: _Handler, method: str = "GET") -> Route:
         endpoint = handler.__name__.strip("_")
@@ -192,6 +198,9 @@ class _Endpoints:
             }
         )
 
+    async def _label(self, request: Request) -> Response:
+        raise Refusal(404, "versions have no labels here: name one by its number, versions/N")
+
     # ------------------------------------------------------------ the Open Inference Protocol
 
     async def _server(self, request: Request) -> Response:
@@ -252,7 +261,7 @@ class _Endpoints:
             outputs = await self._batcher.answer(
                 model, call.signature, call.inputs, timeout=self._settings.timeout_seconds
             )
-            size = sum(values.nbytes for values in outputs.values())
+            size = sum(map(count_bytes, outputs.values()))
             return await self._bodies.convert(size, lambda: write_json(write(call, outputs)))
 
     async def _metrics(self, request: Request) -> Response:

@@ -62,9 +62,9 @@ def read_infer(values: Mapping[str, Any], model: ServedModel) -> Call:
     Raises:
         Refusal: It is malformed, or does not fit the model.
     """
-    given = _read_objects(values, "inputs")
-    inputs = {_read_name(tensor): tensor for tensor in given}
-    if len(inputs) < len(given):
+    tensors = _read_objects(values, "inputs")
+    inputs = {_read_name(tensor): tensor for tensor in tensors}
+    if len(inputs) < len(tensors):
         raise Refusal(400, "inputs: two have the same name")
     signature = _find_signature(values, inputs, model)
     if sorted(inputs) != list(signature.inputs):
@@ -98,10 +98,10 @@ def _find_signature(
 def _read_objects(
     values: Mapping[str, Any], key: str, *, optional: bool = False
 ) -> list[dict[str, Any]]:
-    found = values.get(key, [] if optional else None)
-    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+    objects = values.get(key, [] if optional else None)
+    if not isinstance(objects, list) or not all(isinstance(value, dict) for value in objects):
         raise Refusal(400, f"{key}: expected a list of objects")
-    return found
+    return objects
 
 
 def _read_name(tensor: Mapping[str, Any]) -> str:

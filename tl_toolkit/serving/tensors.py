@@ -16,6 +16,7 @@ __all__ = [
     "DATATYPES",
     "Refusal",
     "TensorSpec",
+    "count_bytes",
     "flatten",
     "read_array",
     "read_leaves",
@@ -62,6 +63,10 @@ class Refusal(Exception):
 
     def __post_init__(self) -> None:
         super().__init__(self.status, self.text)
+
+    def __str__(self) -> str:
+        """Returns why."""
+        return self.text
 
 
 @dataclass(frozen=True)
@@ -234,6 +239,15 @@ def to_json(name: str, values: np.ndarray) -> Any:
     if values.dtype == np.float32 and values.size <= _SHORT:
         return values.astype("U32").astype(np.float64).tolist()
     return values.tolist()
+
+
+def count_bytes(values: np.ndarray) -> int:
+    """Returns the bytes of an array; of strings, those that they hold.
+
+    Args:
+        values: The array.
+    """
+    return sum(map(len, values.flat)) if values.dtype == object else values.nbytes
 
 
 def _encode_bytes(value: bytes) -> dict[str, str]:

@@ -102,7 +102,11 @@ class Versions:
             self.current = self.load(path, number)
         except Exception as error:  # a damaged file raises whatever its reader meets
             raise DataError(
-                Problem(str(path), f"cannot be loaded: {_first_line(error)}")
+                Problem(
+                    str(path),
+                    f"cannot be loaded: {_first_line(error)}",
+                    hint="tltool export RUN --to saved_model, which writes it anew",
+                )
             ) from error
         self._stamp = stamp
 
