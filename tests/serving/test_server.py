@@ -1,5 +1,6 @@
 """The server: its limits, its token, slow clients, new versions, and how it ends."""
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -17,6 +18,7 @@ from tests.command import tltool
 from tests.serving.models import draw_image, write_model
 from tl_toolkit.serving import messages, versions
 from tl_toolkit.serving.saved_model import ServedModel
+from tl_toolkit.serving.tensors import Refusal
 
 PREDICT = "/v1/models/photos:predict"
 PIXEL = {"instances": [[[[255, 0, 0]]]]}
@@ -105,6 +107,24 @@ def test_bodies_in_memory_are_bounded(serve, monkeypatch):
 
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
     assert post(server).status_code == 200  # nothing is held any more
+
+
+def test_json_that_takes_long_is_given_up():
+    gate = threading.Event()
+
+    async def convert():
+        bodies = messages.Bodies(largest=10, seconds=0.05)
+        try:
+            await bodies.convert(1 << 20, gate.wait, 60)
+        finally:
+            bodies.close()
+
+    try:
+        with pytest.raises(Refusal, match="was not read or written within 0.05 s") as caught:
+            asyncio.run(convert())
+    finally:
+        gate.set()
+    assert caught.value.status == 504
 
 
 def test_a_compressed_body_is_refused(server):
