@@ -5,10 +5,14 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tl_toolkit as tl
 from tests.serving.models import NAMES, draw_image
-from tl_toolkit.serving.tensors import to_json
+from tl_toolkit.errors import DataError
+from tl_toolkit.serving.rest import write_predict
+from tl_toolkit.serving.saved_model import ServedModel
+from tl_toolkit.serving.tensors import Refusal, TensorSpec, count_bytes, shape_array, to_json
 
 PREDICT = "/v1/models/photos:predict"
 INFER = "/v2/models/photos/infer"
@@ -69,6 +73,34 @@ def test_floats_have_the_digits_that_tell_them_apart():
     assert to_json("x", np.float64([0.1, 1 / 3])) == [0.1, 1 / 3]
 
 
+def test_strings_have_the_bytes_that_they_hold():
+    assert count_bytes(np.array([[b"four"], [b"five!"]], object)) == 9
+    assert count_bytes(np.zeros((2, 3), np.float32)) == 24
+
+
+@pytest.mark.parametrize(
+    ("outputs", "reason"),
+    [
+        ({"mean": np.float32(1)}, "mean has no shape information"),
+        ({"a": np.zeros(2), "b": np.zeros(3)}, "b has inconsistent batch size: 3 expecting"),
+    ],
+)
+def test_outputs_that_are_no_rows_are_refused_as_rows(outputs, reason):
+    with pytest.raises(Refusal, match=reason) as caught:
+        write_predict(outputs, "rows")
+
+    assert caught.value.status == 400
+    assert write_predict(outputs, "columns")
+
+
+@pytest.mark.parametrize("shape", [[1] * 66, [0, 1 << 63]])
+def test_a_shape_that_no_array_has_is_refused(shape):
+    values = np.zeros(0 if 0 in shape else 1, np.uint8)
+
+    with pytest.raises(Refusal, match="input x: "):
+        shape_array(values, shape, TensorSpec("x", "uint8", None))
+
+
 BAD = {
     "no JSON": (b"{", "JSON Parse error: "),
     "nothing": (b"", "JSON Parse error: The document is empty"),
@@ -97,6 +129,10 @@ BAD = {
     "a huge number": (b'{"instances":[[[[' + b"9" * 300 + b",2,3]]]]}", "out of the range"),
     "a number of 5000 digits": (b'{"instances":[[[[' + b"9" * 5000 + b",2,3]]]]}", "JSON Parse"),
     "another rank": (b'{"instances":[1]}', "expected shape [-1, -1, -1, 3], got [1]"),
+    "lists of 66 depths": (
+        b'{"instances":' + b"[" * 66 + b"1" + b"]" * 66 + b"}",
+        "expected shape [-1, -1, -1, 3], got 66 sides",
+    ),
     "four channels": (b'{"instances":[[[[1,2,3,4]]]]}', "expected shape [-1, -1, -1, 3]"),
     "no base64": (
         b'{"signature_name":"serve_bytes","instances":[{"b64":"***"}]}',
@@ -143,6 +179,13 @@ def test_a_wrong_request_is_refused_with_the_reason(client, case):
             "Malformed request: POST /v1/models/photos:predictx",
         ),
         ("GET", PREDICT, 405, f"Malformed request: GET {PREDICT}"),
+        ("GET", "/v1/models/photos/", 404, "Malformed request: GET /v1/models/photos/"),
+        (
+            "POST",
+            "/v1/models/photos/labels/stable:predict",
+            404,
+            "versions have no labels here: name one by its number, versions/N",
+        ),
         ("GET", "/v3", 404, "Malformed request: GET /v3"),
         ("GET", "/v2/models/other", 404, "there is no model Latest(other)"),
         ("GET", "/v2/models/photos/versions/9/ready", 404, "there is no model Specific(photos, 9)"),
@@ -259,6 +302,7 @@ IMAGE = {"name": "image", "shape": [1, 1, 1, 3], "datatype": "UINT8", "data": [1
         ({"inputs": [{**IMAGE, "shape": [1 << 63, 1, 1, 3]}]}, "values, data has 3"),
         ({"inputs": [{**IMAGE, "shape": [10**4000] * 4}]}, "at most 16 numbers"),
         ({"inputs": [{**IMAGE, "shape": [1] * 17}]}, "at most 16 numbers"),
+        ({"inputs": [{**IMAGE, "shape": [0, 1 << 63, 1, 3], "data": []}]}, "input image: "),
         ({"inputs": [{**IMAGE, "shape": "x"}]}, "at most 16 numbers"),
         ({"inputs": [{**IMAGE, "data": [1, 2, 300]}]}, "out of the range of uint8"),
         ({"inputs": [{**IMAGE, "data": [1, 2, True]}]}, "Type: Boolean is not of"),
@@ -273,3 +317,23 @@ def test_a_wrong_inference_is_refused_with_the_reason(client, request_body, reas
 
     assert response.status_code == 400
     assert reason in response.json()["error"]
+
+
+def test_a_signature_of_tensors_that_json_cannot_hold_is_left_out(tmp_path):
+    model = tf.Module()
+    spec = tf.TensorSpec((None,), tf.complex64, name="x")
+    model.double = tf.function(lambda x: {"y": 2 * x}, input_signature=[spec])
+    model.negate = tf.function(
+        lambda x: {"y": -x}, input_signature=[tf.TensorSpec((None,), tf.float32, name="x")]
+    )
+    signatures = {"serving_default": model.negate, "double": model.double}
+    tf.saved_model.save(model, str(tmp_path / "1"), signatures=signatures)
+    tf.saved_model.save(model, str(tmp_path / "2"), signatures={"double": model.double})
+
+    served = ServedModel(tmp_path / "1", 1)
+
+    assert list(served.signatures) == ["serving_default"] and not served.is_export
+    with pytest.raises(Refusal, match="double.*x: tensors of complex64 cannot be served"):
+        served.find("double")
+    with pytest.raises(DataError, match=r"cannot be loaded: x: tensors of complex64 cannot"):
+        tl.serve(tmp_path, port=0, progress=False)

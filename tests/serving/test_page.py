@@ -4,7 +4,7 @@ import pytest
 
 import tl_toolkit as tl
 from tests.devtools import open_browser
-from tests.serving.models import NAMES, Doubtful, Masks, draw_image, write_model
+from tests.serving.models import NAMES, Doubtful, Masks, Values, draw_image, write_model
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +132,15 @@ def test_what_a_model_says_of_its_limits_is_shown(page, tmp_path, photo):
             "Distance from known images (ood_score): 0.000",
             "version: 1",
         ]
+
+
+def test_numbers_are_shown_by_their_names(page, tmp_path, photo):
+    folder = write_model(tmp_path / "numbers", kind=Values)
+    with tl.serve(folder, port=0, progress=False) as server:
+        page.open(server.url)
+        page.drop("body", photo)
+        wait_for_answer(page)
+
+        assert text_of(page, "caption") == "Values"
+        rows = text_of(page, "tbody").splitlines()
+        assert rows == [f"{NAMES[0]}\t255", f"{NAMES[1]}\t127.5"]

@@ -14,6 +14,7 @@ from tests.export.test_export import build_model as build_image_model
 from tests.tasks.dense.test_export_pixels import build_model as build_dense_model
 from tl_toolkit.export.formats import FinishedModel
 from tl_toolkit.export.saved_model import write_saved_model
+from tl_toolkit.serving.saved_model import ServedModel
 from tl_toolkit.tasks.classification.task import Classification
 from tl_toolkit.tasks.dense.task import DenseTask
 from tl_toolkit.tasks.edges.task import Edges
@@ -55,6 +56,7 @@ def test_files_and_pixels_are_answered_alike(tmp_path, encode, task):
     is_dense = isinstance(task, DenseTask)
     model = build_dense_model(units=task.units) if is_dense else build_image_model()
     write_saved_model(FinishedModel(model, task, "stretch"), tmp_path / "model" / "1")
+    assert ServedModel(tmp_path / "model" / "1", 1).is_export
     files, pixels = draw_files()
 
     with tl.serve(tmp_path / "model", port=0, progress=False) as server:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import math
 import re
 import shlex
 from pathlib import Path
@@ -26,6 +27,7 @@ __all__ = ["find_served", "serve"]
 
 _NEEDS = ("prometheus_client", "starlette", "uvicorn")
 _NAME = re.compile(r"[\w.-]{1,100}")
+_TOKEN = re.compile(r"[!-~]+")
 _MIB = 1 << 20
 _MILLION = 1_000_000
 
@@ -35,7 +37,7 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8501,
-    token: str = "",
+    token: str | None = None,
     watch: bool = False,
     name: str | None = None,
     max_batch: int = 32,
@@ -61,7 +63,8 @@ def serve(
         run: The run, or what `load_run` takes; or a folder with numbered folders of SavedModels.
         host: The address to bind; the default is reached from this machine alone.
         port: The port; 0 takes a free one, which `Server.url` names.
-        token: The bearer token that requests need; "" for none.
+        token: The bearer token that requests need, of printable ASCII without spaces; None asks for
+            none.
         watch: Load each new version beside the old one, which it then replaces.
         name: What the model is called in paths; by default the recipe's name, or the folder's.
         max_batch: The most images that the model gets in one call, of one request or several.
@@ -80,6 +83,7 @@ def serve(
         DataError: There is no such run, or it holds no SavedModel that can be loaded.
         RecipeError: The extra is missing, the address cannot be bound, a number is out of range.
     """
+    _check_token(token)
     _check_numbers(
         port, max_batch, queue, batch_wait_ms, max_body_mib, max_megapixels, timeout_seconds
     )
@@ -100,7 +104,7 @@ def serve(
     from tl_toolkit.serving.settings import ServeSettings
 
     settings = ServeSettings(
-        host, port, token, watch, max_batch, batch_wait_ms, queue,
+        host, port, token or "", watch, max_batch, batch_wait_ms, queue,
         max_body=int(max_body_mib * _MIB), max_pixels=int(max_megapixels * _MILLION),
         timeout_seconds=timeout_seconds,
     )  # fmt: skip
@@ -162,6 +166,18 @@ def _check_modules() -> None:
         )
 
 
+def _check_token(token: str | None) -> None:
+    if token is not None and not _TOKEN.fullmatch(token):
+        raise RecipeError(
+            Problem(
+                "token",
+                "has letters that browsers cannot send" if token else "is empty",
+                "It holds printable ASCII without spaces.",
+                "openssl rand -hex 32",
+            )
+        )
+
+
 def _check_numbers(
     port: int,
     max_batch: int,
@@ -174,12 +190,14 @@ def _check_numbers(
     claims = {
         "port: expected 0 to 65535": 0 <= port <= 65535,
         "max_batch: expected at least 1": max_batch >= 1,
-        "queue: expected at least max_batch": queue >= max_batch,
         "batch_wait_ms: expected 0 to 1000": 0 <= wait_ms <= 1000,
         "max_body_mib: expected more than 0, at most 1024": 0 < body_mib <= 1024,
-        "max_megapixels: expected more than 0": megapixels > 0,
-        "timeout_seconds: expected more than 0": timeout > 0,
+        "max_megapixels: expected a number above 0": 0 < megapixels < math.inf,
+        "timeout_seconds: expected a number above 0": 0 < timeout < math.inf,
     }
     problems = [Problem("serve", text) for text, holds in claims.items() if not holds]
+    if queue < max_batch:
+        text = f"queue: expected at least max_batch, {max_batch}, got {queue}"
+        problems.append(Problem("serve", text, hint=f"--queue {8 * max_batch}"))
     if problems:
         raise RecipeError(problems)

@@ -11,8 +11,8 @@ from tl_toolkit.cli.command import current
 from tl_toolkit.errors import DataError, Problem
 
 
-def _read_token(token: str, file: Path | None) -> str:
-    if token and file:
+def _read_token(token: str | None, file: Path | None) -> str | None:
+    if token is not None and file is not None:
         raise click.UsageError("--token and --token-file: one of them is enough")
     if file is None:
         return token
@@ -31,7 +31,7 @@ def _read_token(token: str, file: Path | None) -> str:
               help="Address to bind; 0.0.0.0 for all of this machine.")  # fmt: skip
 @click.option("--port", type=click.IntRange(0, 65535), default=8501, show_default=True,
               help="Port; 0 takes a free one.")  # fmt: skip
-@click.option("--token", default="", help="Bearer token that requests need; others see it by `ps`.")
+@click.option("--token", help="Bearer token that requests need; others see it by `ps`.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="A file that holds it.")
 @click.option("--watch", is_flag=True, help="Load new versions, which take the place of old ones.")
 @click.option("--name", help="Name of the model in paths.  [the recipe's, or the folder's]")
@@ -53,7 +53,7 @@ def serve_command(
     run: str,
     host: str,
     port: int,
-    token: str,
+    token: str | None,
     token_file: Path | None,
     watch: bool,
     name: str | None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import hmac
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,38 +15,38 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from tl_toolkit import __version__
 from tl_toolkit.serving import inference, rest
 from tl_toolkit.serving.batching import Batcher
-from tl_toolkit.serving.messages import CLOSE, Bodies, write_error, write_json
+from tl_toolkit.serving.guard import Guard
+from tl_toolkit.serving.messages import Bodies, write_error, write_json
 from tl_toolkit.serving.monitoring import CONTENT_TYPE_LATEST, Monitor
 from tl_toolkit.serving.page import PAGE_HEADERS, render_page
 from tl_toolkit.serving.saved_model import ServedModel
 from tl_toolkit.serving.settings import ServeSettings
-from tl_toolkit.serving.tensors import Refusal
+from tl_toolkit.serving.tensors import Refusal, count_bytes
 from tl_toolkit.serving.versions import Versions
 
 __all__ = ["build_app"]
 
 _logger = logging.getLogger("tl_toolkit")
 
-_OPEN = ("/", "/v2/health/live", "/v2/health/ready")
-"""Paths that need no token: nothing of the model is in them but its name."""
-
 _Handler = Callable[[Request], Awaitable[Response]]
 
 
-def build_app(versions: Versions, settings: ServeSettings, name: str) -> ASGIApp:
+def build_app(versions: Versions, settings: ServeSettings, name: str, *, is_local: bool) -> ASGIApp:
     """Returns the application.
 
     Args:
         versions: The model, whose first version is loaded.
         settings: The settings.
         name: What the model is called in paths.
+        is_local: Whether it is bound to a loopback address.
     """
-    return _Guard(_Endpoints(versions, settings, name).build(), settings.token)
+    app = _Endpoints(versions, settings, name).build()
+    return Guard(app, token=settings.token, local_host=settings.host if is_local else None)
 
 
 class _Endpoints:
@@ -74,6 +73,10 @@ class _Endpoints:
             *[self._route(f"{v2}{place}/infer", self._infer, "POST") for place in places],
             *[self._route(f"{v2}{place}/ready", self._model_ready) for place in places],
             *[self._route(f"{v2}{place}", self._model) for place in places],
+            *[
+                self._route(f"{v1}/labels/{{label:path}}", self._label, method)
+                for method in ("GET", "POST")
+            ],
             self._route("/v2", self._server),
             self._route("/v2/health/live", self._live),
             self._route("/v2/health/ready", self._ready),
@@ -81,7 +84,9 @@ class _Endpoints:
             self._route("/", self._page),
         ]
         errors = {HTTPException: self._refuse_path}
-        return Starlette(routes=routes, lifespan=self._live_on, exception_handlers=errors)
+        app = Starlette(routes=routes, lifespan=self._run_lifespan, exception_handlers=errors)
+        app.router.redirect_slashes = False
+        return app
 
     def _route(self, path: str, handler: _Handler, method: str = "GET") -> Route:
         endpoint = handler.__name__.strip("_")
@@ -114,7 +119,7 @@ class _Endpoints:
         return write_error(status, _describe_malformed(request), headers)
 
     @contextlib.asynccontextmanager
-    async def _live_on(self, app: Starlette) -> AsyncIterator[None]:
+    async def _run_lifespan(self, app: Starlette) -> AsyncIterator[None]:
         settings = self._settings
         self._batcher = Batcher(
             max_batch=settings.max_batch, max_pixels=settings.max_pixels,
@@ -129,7 +134,10 @@ class _Endpoints:
         finally:
             if watching is not None:
                 watching.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await watching
             await self._batcher.close()
+            self._bodies.close()
 
     # ------------------------------------------------------------ the form of TensorFlow Serving
 
@@ -189,6 +197,9 @@ class _Endpoints:
                 ]
             }
         )
+
+    async def _label(self, request: Request) -> Response:
+        raise Refusal(404, "versions have no labels here: name one by its number, versions/N")
 
     # ------------------------------------------------------------ the Open Inference Protocol
 
@@ -250,7 +261,7 @@ class _Endpoints:
             outputs = await self._batcher.answer(
                 model, call.signature, call.inputs, timeout=self._settings.timeout_seconds
             )
-            size = sum(values.nbytes for values in outputs.values())
+            size = sum(map(count_bytes, outputs.values()))
             return await self._bodies.convert(size, lambda: write_json(write(call, outputs)))
 
     async def _metrics(self, request: Request) -> Response:
@@ -269,29 +280,3 @@ def _read_version(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 20):
         raise Refusal(400, f"Failed to convert version: {text[:40]} to numeric.")
     return int(text)
-
-
-class _Guard:
-    """Asks for the token, before a path or a body is looked at."""
-
-    def __init__(self, app: ASGIApp, token: str) -> None:
-        self._app = app
-        self._token = token.encode()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._token and scope["path"] not in _OPEN:
-            scheme, _, given = dict(scope["headers"]).get(b"authorization", b"").partition(b" ")
-            if not hmac.compare_digest(given, self._token) or scheme.lower() != b"bearer":
-                headers = {"WWW-Authenticate": "Bearer", **CLOSE}
-                await write_error(401, "a bearer token is needed", headers)(scope, receive, send)
-                return
-        await self._app(scope, receive, _adding_nosniff(send))
-
-
-def _adding_nosniff(send: Send) -> Send:
-    async def add(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
-        await send(message)
-
-    return add

@@ -3,28 +3,27 @@
 One thread calls the model. While it runs, requests wait; what fits together (of one version, one
 signature and one size of images) is one call then, at most `max_batch` images. A call that the
 model refuses is made again in halves, until the image at fault is alone: others get their answers.
+A model that is no export gets each request in a call of its own, as its client sent it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
-import sys
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from tl_toolkit.serving.heads import count_images, count_pixels
 from tl_toolkit.serving.saved_model import ServedModel, Signature
 from tl_toolkit.serving.tensors import Refusal
+from tl_toolkit.serving.worker import Worker
 
-__all__ = ["Batcher", "Observer", "count_pixels"]
+__all__ = ["Batcher", "Observer"]
 
 Arrays = Mapping[str, np.ndarray]
 Observer = Callable[[int, float], None]
@@ -46,7 +45,7 @@ class _Job:
     @property
     def key(self) -> tuple[Any, ...]:
         """Equal for jobs that one call may answer."""
-        if not self.signature.is_batched:
+        if not _can_share(self.model, self.signature):
             return (id(self),)
         shapes = tuple(self.inputs[name].shape[1:] for name in self.signature.inputs)
         return (id(self.model), self.signature.name, shapes)
@@ -74,7 +73,7 @@ class Batcher:
         self._waiting: OrderedDict[tuple[Any, ...], deque[_Job]] = OrderedDict()
         self._count = 0
         self._arrival = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._caller, self._reader = Worker("model"), Worker("heads")
         self._task = asyncio.get_running_loop().create_task(self._work())
 
     @property
@@ -83,11 +82,12 @@ class Batcher:
         return self._count
 
     async def close(self) -> None:
-        """Ends the work; call it when no request waits."""
+        """Ends the work; call it when no request waits. A call that runs is not waited for."""
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
-        self._thread.shutdown()
+        self._caller.close()
+        self._reader.close()
 
     async def answer(
         self, model: ServedModel, signature: Signature, inputs: Arrays, *, timeout: float
@@ -103,24 +103,19 @@ class Batcher:
         Raises:
             Refusal: Too many images wait, the model refuses these, or it takes too long.
         """
-        count = _count_images(signature, inputs)
-        if count > self._limit:
-            raise Refusal(
-                413, f"a request takes at most {self._limit} images, this one has {count}"
-            )
-        if self._count + count > self._limit:
-            raise Refusal(429, "too many images wait for the model", {"Retry-After": "1"})
-        pixels = count_pixels(signature, inputs)
-        if pixels and max(pixels) > self._max_pixels:
-            place = pixels.index(max(pixels))
-            text = f"image {place} has more than {self._max_pixels:,} pixels, which are not read"
-            raise Refusal(413, text)
-        jobs = [
-            self._put(model, signature, part, sum(weights))
-            for part, weights in self._split(signature, inputs, pixels)
-        ]
+        can_share = _can_share(model, signature)
+        count = count_images(signature, inputs)
+        self._check_count(count, self._limit if can_share else min(self._limit, self._max_batch))
+        jobs: list[_Job] = []
         try:
             async with asyncio.timeout(timeout):
+                pixels = await self._reader.run(count_pixels, signature, inputs, self._max_pixels)
+                self._check_pixels(pixels, can_share=can_share)
+                self._check_count(count, self._limit)  # others came meanwhile
+                jobs = [
+                    self._put(model, signature, part, weights)
+                    for part, weights in self._split(inputs, pixels, can_share=can_share)
+                ]
                 parts = [await job.future for job in jobs]
         except TimeoutError:
             raise Refusal(504, f"the model did not answer within {timeout:g} seconds") from None
@@ -132,11 +127,27 @@ class Batcher:
             return parts[0]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
+    def _check_count(self, count: int, most: int) -> None:
+        if count > most:
+            raise Refusal(413, f"a request takes at most {most} images, this one has {count}")
+        if self._count + count > self._limit:
+            raise Refusal(429, "too many images wait for the model", {"Retry-After": "1"})
+
+    def _check_pixels(self, pixels: Sequence[int], *, can_share: bool) -> None:
+        limit = self._max_pixels
+        if max(pixels) > limit:
+            place = pixels.index(max(pixels))
+            text = f"image {place} has more than {limit:,} pixels, which are not read"
+            raise Refusal(413, text)
+        # What has no readable head counts as the limit, and is no image to a graph.
+        if not can_share and sum(size for size in pixels if size < limit) > limit:
+            raise Refusal(413, f"the images have more than {limit:,} pixels, which are not read")
+
     def _split(
-        self, signature: Signature, inputs: Arrays, pixels: Sequence[int]
+        self, inputs: Arrays, pixels: Sequence[int], *, can_share: bool
     ) -> Iterator[tuple[Arrays, Sequence[int]]]:
         """Yields the parts of a request that are calls of their own, with pixels of each image."""
-        if not signature.is_batched:
+        if not can_share:
             yield inputs, pixels
             return
         start = 0
@@ -150,17 +161,17 @@ class Batcher:
             yield {name: array[start:end] for name, array in inputs.items()}, pixels[start:end]
             start = end
 
-    def _put(self, model: ServedModel, signature: Signature, inputs: Arrays, pixels: int) -> _Job:
-        count = _count_images(signature, inputs)
+    def _put(
+        self, model: ServedModel, signature: Signature, inputs: Arrays, pixels: Sequence[int]
+    ) -> _Job:
         future = asyncio.get_running_loop().create_future()
-        job = _Job(model, signature, inputs, count, pixels, future)
+        job = _Job(model, signature, inputs, len(pixels), sum(pixels), future)
         self._waiting.setdefault(job.key, deque()).append(job)
-        self._count += count
+        self._count += job.count
         self._arrival.set()
         return job
 
     async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             self._arrival.clear()
             if not self._waiting:
@@ -169,7 +180,7 @@ class Batcher:
             if not jobs:
                 continue
             start = time.monotonic()
-            results = await loop.run_in_executor(self._thread, _answer, jobs)
+            results = await self._caller.run(_answer, jobs)
             self._observe(sum(job.count for job in jobs), time.monotonic() - start)
             for job, result in zip(jobs, results, strict=True):
                 if job.future.done():
@@ -210,50 +221,6 @@ class Batcher:
         return sum(job.count for job in self._waiting[key])
 
 
-def _count_images(signature: Signature, inputs: Arrays) -> int:
-    if not signature.is_batched:
-        return 1
-    counts = {name: len(inputs[name]) for name in signature.inputs}
-    if len(set(counts.values())) > 1:
-        raise Refusal(400, f"inputs have different numbers of images: {counts}")
-    count = next(iter(counts.values()))
-    if count == 0:
-        raise Refusal(400, "a request needs at least one image")
-    return count
-
-
-def count_pixels(signature: Signature, inputs: Arrays) -> list[int]:
-    """Returns the pixels of each image of a request, by what the heads of its files say.
-
-    Args:
-        signature: The signature.
-        inputs: Its inputs.
-    """
-    counts = [0] * _count_images(signature, inputs)
-    for name, spec in signature.inputs.items() if signature.is_batched else ():
-        if spec.dtype == "string":
-            found = [
-                _read_size(bytes(data)) for data in inputs[name].reshape(len(counts), -1)[:, 0]
-            ]
-        elif inputs[name].ndim == 4:
-            found = [inputs[name].shape[1] * inputs[name].shape[2]] * len(counts)
-        else:
-            continue
-        counts = [first + second for first, second in zip(counts, found, strict=True)]
-    return counts
-
-
-def _read_size(data: bytes) -> int:
-    """Returns the pixels of an encoded image; 0 for what Pillow cannot read."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.width * image.height
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return sys.maxsize
-    except Exception:  # readers of damaged heads raise whatever they meet
-        return 0
-
-
 def _answer(jobs: Sequence[_Job]) -> list[Arrays | Exception]:
     """Returns what the model returns for each job, or why it returns nothing."""
     first = jobs[0]
@@ -267,10 +234,17 @@ def _answer(jobs: Sequence[_Job]) -> list[Arrays | Exception]:
     if len(jobs) == 1:
         return [outputs]
     ends = np.cumsum([job.count for job in jobs])
+    if any(values.ndim == 0 or len(values) != ends[-1] for values in outputs.values()):
+        return [answer for job in jobs for answer in _answer([job])]  # whose is which is unknown
     return [
         {name: values[end - job.count : end] for name, values in outputs.items()}
         for job, end in zip(jobs, ends, strict=True)
     ]
+
+
+def _can_share(model: ServedModel, signature: Signature) -> bool:
+    """Returns whether images of several requests may be given to a signature in one call."""
+    return model.is_export and signature.is_batched
 
 
 def _join(jobs: Sequence[_Job]) -> Arrays:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 __all__ = ["limit_connections"]
@@ -13,8 +12,9 @@ __all__ = ["limit_connections"]
 def limit_connections(seconds: float) -> type[H11Protocol]:
     """Returns uvicorn's protocol with limits of time.
 
-    A connection is closed whose client does not end the head of a request in time, or does not read
-    its answer. (The application refuses a body that takes too long.)
+    A connection is closed whose client does not end the head of a request in time, does not read
+    its answer, or still sends the body of a request that is answered. (The application refuses a
+    body that takes too long.)
 
     Args:
         seconds: The limit of each.
@@ -46,8 +46,8 @@ def limit_connections(seconds: float) -> type[H11Protocol]:
             super().resume_writing()
 
         def _watch_head(self) -> None:
-            is_waiting = self.conn.their_state is h11.IDLE and not self.timeout_keep_alive_task
-            if not is_waiting:
+            is_answering = self.cycle is not None and not self.cycle.response_complete
+            if is_answering or self.timeout_keep_alive_task:
                 _cancel(self._head)
                 self._head = None
             elif self._head is None:

@@ -14,9 +14,9 @@ from tl_toolkit.serving.tensors import (
     DATATYPES,
     Refusal,
     TensorSpec,
-    check_shape,
     flatten,
     read_leaves,
+    shape_array,
     to_json,
 )
 
@@ -62,9 +62,9 @@ def read_infer(values: Mapping[str, Any], model: ServedModel) -> Call:
     Raises:
         Refusal: It is malformed, or does not fit the model.
     """
-    given = _read_objects(values, "inputs")
-    inputs = {_read_name(tensor): tensor for tensor in given}
-    if len(inputs) < len(given):
+    tensors = _read_objects(values, "inputs")
+    inputs = {_read_name(tensor): tensor for tensor in tensors}
+    if len(inputs) < len(tensors):
         raise Refusal(400, "inputs: two have the same name")
     signature = _find_signature(values, inputs, model)
     if sorted(inputs) != list(signature.inputs):
@@ -98,10 +98,10 @@ def _find_signature(
 def _read_objects(
     values: Mapping[str, Any], key: str, *, optional: bool = False
 ) -> list[dict[str, Any]]:
-    found = values.get(key, [] if optional else None)
-    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+    objects = values.get(key, [] if optional else None)
+    if not isinstance(objects, list) or not all(isinstance(value, dict) for value in objects):
         raise Refusal(400, f"{key}: expected a list of objects")
-    return found
+    return objects
 
 
 def _read_name(tensor: Mapping[str, Any]) -> str:
@@ -132,16 +132,15 @@ def _read_tensor(tensor: Mapping[str, Any], spec: TensorSpec) -> np.ndarray:
     count = math.prod(shape)
     if len(leaves) != count:
         raise Refusal(
-            400, f"input {spec.name}: shape {shape} has {count} values, data has {len(leaves)}"
+            400, f"input {spec.name}: its shape has {count} values, data has {len(leaves)}"
         )
     if _read_parameters(tensor).get("content_type") == _BASE64:
         leaves = [{"b64": leaf} for leaf in leaves]
     try:
-        array = read_leaves(leaves, spec.dtype).reshape(shape)
+        array = read_leaves(leaves, spec.dtype)
     except Refusal as refusal:
         raise Refusal(400, f"input {spec.name}: {refusal.text}") from None
-    check_shape(array, spec)
-    return array
+    return shape_array(array, shape, spec)
 
 
 def _is_side(value: Any) -> bool:

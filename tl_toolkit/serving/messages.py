@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tl_toolkit.serving.tensors import Refusal
+from tl_toolkit.serving.worker import Worker
 
 __all__ = ["CLOSE", "Bodies", "write_error", "write_json"]
 
@@ -37,7 +38,7 @@ class Bodies:
         self._largest = largest
         self._seconds = seconds
         self._held = 0
-        self._converting = asyncio.Lock()
+        self._converter = Worker("json")
 
     @contextlib.asynccontextmanager
     async def reading(self, request: Request) -> AsyncIterator[bytearray]:
@@ -91,11 +92,22 @@ class Bodies:
             size: Bytes that it reads or writes.
             function: The function.
             arguments: What it takes.
+
+        Raises:
+            Refusal: It takes too long, those before it included.
         """
         if size <= _SMALL:
             return function(*arguments)
-        async with self._converting:
-            return await asyncio.to_thread(function, *arguments)
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await self._converter.run(function, *arguments)
+        except TimeoutError:
+            text = f"the JSON was not read or written within {self._seconds:g} seconds"
+            raise Refusal(504, text) from None
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._converter.close()
 
 
 def write_json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -2,7 +2,7 @@
 const $ = id => document.getElementById(id);
 const model = document.querySelector("main").dataset.model;
 const colours = [[230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [0, 114, 178], [213, 94, 0], [204, 121, 167]];
-let newest = 0, names = null, shown = "";
+let newest = 0, shown = "";
 
 // Texts come from the model and the server: they are set as text, never as HTML.
 function add(parent, tag, text = "", classes = "") {
@@ -13,20 +13,28 @@ function add(parent, tag, text = "", classes = "") {
   return child;
 }
 
-async function ask(body) {
+async function request(action, body) {
   const headers = {"Content-Type": "application/json"};
   if ($("token")) headers.Authorization = `Bearer ${$("token").value}`;
-  const response = await fetch(`v1/models/${encodeURIComponent(model)}:predict`,
-    {method: "POST", headers, body: JSON.stringify(body)});
+  const options = body ? {method: "POST", headers, body: JSON.stringify(body)} : {headers};
+  const response = await fetch(`v1/models/${encodeURIComponent(model)}${action}`, options);
   const value = await response.json();
   if (!response.ok) throw new Error(value.error);
   return value;
 }
 
+// Asked with each image: a new version may have others.
 async function findNames() {
   try {
-    return names ??= (await ask({signature_name: "class_names", inputs: {}})).outputs;
+    return (await request(":predict", {signature_name: "class_names", inputs: {}})).outputs;
   } catch { return []; }  // a model of somebody else
+}
+
+// The protocol leaves out the name of a single output.
+async function nameOutput(output) {
+  if (typeof output === "object" && !Array.isArray(output) && !("b64" in output)) return output;
+  const {signature_def: signatures} = (await request("/metadata")).metadata.signature_def;
+  return {[Object.keys(signatures.serve_bytes.outputs)[0]]: output};
 }
 
 function encode(file) {
@@ -46,12 +54,11 @@ async function show(file) {
   try {
     const start = performance.now();
     const bytes = {b64: await encode(file)};
-    const answer = await ask({signature_name: "serve_bytes", instances: [{bytes}]});
+    const answer = await request(":predict", {signature_name: "serve_bytes", instances: [{bytes}]});
     const seconds = (performance.now() - start) / 1000;
-    const classes = await findNames();
+    const classes = await findNames(), output = await nameOutput(answer.predictions[0]);
     if (number !== newest) return;  // another image came meanwhile
-    const output = answer.predictions[0];
-    await render(file, typeof output === "object" && !Array.isArray(output) ? output : {output}, classes);
+    await render(file, output, classes);
     $("state").textContent = `Answered in ${seconds.toFixed(2)} s.`;
     $("answer").hidden = false;
   } catch (error) {

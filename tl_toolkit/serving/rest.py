@@ -148,13 +148,33 @@ def _read(value: Any, spec: TensorSpec) -> np.ndarray:
         raise Refusal(400, f"Failed to process input: {spec.name}. Error: {refusal.text}") from None
 
 
+def _check_rows(outputs: Mapping[str, np.ndarray]) -> None:
+    sizes = {}
+    for name, values in outputs.items():
+        if values.ndim == 0:
+            raise Refusal(400, f"Tensor name: {name} has no shape information")
+        sizes[name] = len(values)
+    expected = next(iter(sizes.values()), 0)
+    for name, size in sizes.items():
+        if size != expected:
+            raise Refusal(
+                400, f"Tensor name: {name} has inconsistent batch size: {size} expecting batch "
+                f"size: {expected}; ask in columns, by 'inputs'",
+            )  # fmt: skip
+
+
 def write_predict(outputs: Mapping[str, np.ndarray], form: str) -> dict[str, Any]:
     """Returns the object of a response.
 
     Args:
         outputs: What the model returned; of a single output the name is left out.
         form: "rows" or "columns".
+
+    Raises:
+        Refusal: Outputs are no rows: one has no side, or they have different numbers of images.
     """
+    if form == "rows":
+        _check_rows(outputs)
     columns = {name: to_json(name, values) for name, values in outputs.items()}
     if form == "columns":
         return {"outputs": next(iter(columns.values())) if len(columns) == 1 else columns}

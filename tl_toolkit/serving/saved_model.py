@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,8 @@ __all__ = ["DEFAULT_SIGNATURE", "ServedModel", "Signature"]
 
 DEFAULT_SIGNATURE = "serving_default"
 
+_EXPORTED = {DEFAULT_SIGNATURE: ["image"], "serve_bytes": ["bytes"], "class_names": []}
+
 
 @dataclass(frozen=True)
 class Signature:
@@ -37,10 +38,14 @@ class Signature:
     outputs: Mapping[str, TensorSpec]
 
     @property
+    def takes_batches(self) -> bool:
+        """Whether the first side of each input is the number of images."""
+        return bool(self.inputs) and all(spec.is_batched for spec in self.inputs.values())
+
+    @property
     def is_batched(self) -> bool:
-        """Whether images of several requests may be given to it in one call."""
-        tensors = [*self.inputs.values(), *self.outputs.values()]
-        return bool(self.inputs) and all(tensor.is_batched for tensor in tensors)
+        """Whether the first side of each input and output is the number of images."""
+        return self.takes_batches and all(spec.is_batched for spec in self.outputs.values())
 
 
 class ServedModel:
@@ -52,18 +57,27 @@ class ServedModel:
 
     Attributes:
         version: Its number.
-        signatures: Its signatures by name.
+        signatures: Its signatures by name, but for those with tensors that JSON cannot hold.
         metadata: The signatures as TensorFlow Serving's metadata have them.
+        is_export: Whether it has the signatures of an export, each of whose images is computed by
+            itself. Of any other model, what one image gives may depend on those beside it.
     """
 
     def __init__(self, path: Path, version: int) -> None:
         self.version = version
         self._model = tf.saved_model.load(str(path))
         self.metadata = _read_signatures(path)
-        self.signatures = {
-            name: _describe(name, function)
-            for name, function in sorted(self._model.signatures.items())
-        }
+        self.signatures: dict[str, Signature] = {}
+        self._unserved: dict[str, Refusal] = {}
+        for name, function in sorted(self._model.signatures.items()):
+            try:
+                self.signatures[name] = _describe(name, function)
+            except Refusal as refusal:
+                self._unserved[name] = refusal
+        if self._unserved and not self.signatures:
+            raise next(iter(self._unserved.values()))
+        inputs = {name: list(signature.inputs) for name, signature in self.signatures.items()}
+        self.is_export = inputs == _EXPORTED
 
     def find(self, name: str = "") -> Signature:
         """Returns a signature.
@@ -75,6 +89,8 @@ class ServedModel:
             Refusal: There is none of that name.
         """
         name = name or DEFAULT_SIGNATURE
+        if name in self._unserved:
+            raise Refusal(400, f'Serving signature name: "{name}": {self._unserved[name]}')
         if name not in self.signatures:
             raise Refusal(400, f'Serving signature name: "{name}" not found in signature def')
         return self.signatures[name]
@@ -112,11 +128,6 @@ class ServedModel:
                 with contextlib.suppress(Refusal, tf.errors.OpError):
                     if all(array is not None for array in inputs.values()):
                         self.call(name, {key: a for key, a in inputs.items() if a is not None})
-
-    def close(self) -> None:
-        """Lets go of the model, whose functions refer to each other."""
-        del self._model
-        gc.collect()
 
 
 def _describe(name: str, function: Any) -> Signature:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import math
 import signal
 import socket
@@ -13,11 +12,13 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.events import Handler, message, warning
 from tl_toolkit.serving.app import build_app
 from tl_toolkit.serving.connections import limit_connections
+from tl_toolkit.serving.guard import is_loopback
 from tl_toolkit.serving.saved_model import ServedModel
 from tl_toolkit.serving.settings import ServeSettings
 from tl_toolkit.serving.versions import Versions
@@ -27,6 +28,7 @@ __all__ = ["Server"]
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _KEEP_ALIVE = 75
 _BACKLOG = 2048
+_MOST_CONNECTIONS = 1000  # a process may open 1,024 files where nobody has raised that
 
 
 class Server:
@@ -66,7 +68,9 @@ class Server:
             self._socket = stack.enter_context(_bind(settings.host, settings.port))
             self._versions = Versions(folder, _Loader(settings.max_batch), report)
             self._versions.load_first()
-            self._server = _Uvicorn(_configure(self._versions, settings, name))
+            is_local = is_loopback(self._socket.getsockname()[0])
+            app = build_app(self._versions, settings, name, is_local=is_local)
+            self._server = _Uvicorn(_configure(app, settings.timeout_seconds))
             self._closing = stack.pop_all()
         self.url = _name_url(self._socket)
         self._thread = threading.Thread(
@@ -81,10 +85,9 @@ class Server:
     def start(self) -> None:
         """Begins to answer."""
         host = self._socket.getsockname()[0]
-        is_loopback = ipaddress.ip_address(host.partition("%")[0]).is_loopback
         self._thread.start()
         self._server.listening.wait()
-        if not self._settings.token and not is_loopback:
+        if not self._settings.token and not is_loopback(host):
             self._report(
                 warning(f"anybody who reaches {host} may ask this server: it has no --token-file")
             )
@@ -153,10 +156,10 @@ class _Uvicorn(uvicorn.Server):
             self.listening.set()
 
 
-def _configure(versions: Versions, settings: ServeSettings, name: str) -> uvicorn.Config:
+def _configure(app: ASGIApp, seconds: float) -> uvicorn.Config:
     return uvicorn.Config(
-        build_app(versions, settings, name),
-        http=limit_connections(settings.timeout_seconds),
+        app,
+        http=limit_connections(seconds),
         ws="none",
         loop="asyncio",
         lifespan="on",
@@ -165,8 +168,9 @@ def _configure(versions: Versions, settings: ServeSettings, name: str) -> uvicor
         access_log=False,
         server_header=False,
         backlog=_BACKLOG,
+        limit_concurrency=_MOST_CONNECTIONS,
         timeout_keep_alive=_KEEP_ALIVE,
-        timeout_graceful_shutdown=math.ceil(settings.timeout_seconds) + 1,
+        timeout_graceful_shutdown=math.ceil(seconds) + 1,
     )
 
 

@@ -12,7 +12,17 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["DATATYPES", "Refusal", "TensorSpec", "flatten", "read_array", "read_leaves", "to_json"]
+__all__ = [
+    "DATATYPES",
+    "Refusal",
+    "TensorSpec",
+    "count_bytes",
+    "flatten",
+    "read_array",
+    "read_leaves",
+    "shape_array",
+    "to_json",
+]
 
 DATATYPES = {
     "bool": "BOOL",
@@ -33,6 +43,7 @@ DATATYPES = {
 
 _BINARY = "_bytes"
 _SHORT = 4096
+_SHOWN_SIDES = 16
 _KINDS = {str: "String", dict: "Object", list: "Array", bool: "Boolean", type(None): "Null"}
 
 
@@ -52,6 +63,10 @@ class Refusal(Exception):
 
     def __post_init__(self) -> None:
         super().__init__(self.status, self.text)
+
+    def __str__(self) -> str:
+        """Returns why."""
+        return self.text
 
 
 @dataclass(frozen=True)
@@ -111,29 +126,32 @@ def read_array(value: Any, spec: TensorSpec) -> np.ndarray:
         Refusal: A value has another type, or the lists another shape.
     """
     shape, leaves = flatten(value)
-    array = read_leaves(leaves, spec.dtype).reshape(shape)
-    check_shape(array, spec)
-    return array
+    return shape_array(read_leaves(leaves, spec.dtype), shape, spec)
 
 
-def check_shape(array: np.ndarray, spec: TensorSpec) -> None:
-    """Refuses an array whose shape does not fit its input.
+def shape_array(values: np.ndarray, shape: Sequence[int], spec: TensorSpec) -> np.ndarray:
+    """Returns flat values in a shape that fits their input.
 
     Args:
-        array: The array.
+        values: The values.
+        shape: Their shape, as the client states it.
         spec: What the signature says.
 
     Raises:
-        Refusal: It has another rank, or another size where that is fixed.
+        Refusal: The shape has another rank, or another size where that is fixed; or no array has
+            it, as one of more than 64 sides.
     """
-    if spec.shape is None:
-        return
-    fits = len(spec.shape) == array.ndim and all(
-        side in (-1, size) for side, size in zip(spec.shape, array.shape, strict=True)
-    )
-    if not fits:
-        got, expected = list(array.shape), list(spec.shape)
-        raise Refusal(400, f"input {spec.name}: expected shape {expected}, got {got}")
+    sides = spec.shape
+    if sides is not None and (
+        len(sides) != len(shape)
+        or any(side not in (-1, size) for side, size in zip(sides, shape, strict=True))
+    ):
+        shown = list(shape) if len(shape) <= _SHOWN_SIDES else f"{len(shape)} sides"
+        raise Refusal(400, f"input {spec.name}: expected shape {list(sides)}, got {shown}")
+    try:
+        return values.reshape(shape)
+    except ValueError as error:
+        raise Refusal(400, f"input {spec.name}: {error}") from error
 
 
 def read_leaves(leaves: Sequence[Any], dtype: str) -> np.ndarray:
@@ -207,7 +225,8 @@ def to_json(name: str, values: np.ndarray) -> Any:
     """Returns an array as nested lists of what JSON can hold.
 
     Strings of an output whose name ends in `_bytes` are bytes: objects with the key b64. Floats of
-    32 bits have as few digits as give them back.
+    32 bits have as few digits as give them back, in arrays of at most 4,096 values; beyond, where
+    that would take long, all digits of their value.
 
     Args:
         name: The output.
@@ -220,6 +239,15 @@ def to_json(name: str, values: np.ndarray) -> Any:
     if values.dtype == np.float32 and values.size <= _SHORT:
         return values.astype("U32").astype(np.float64).tolist()
     return values.tolist()
+
+
+def count_bytes(values: np.ndarray) -> int:
+    """Returns the bytes of an array; of strings, those that they hold.
+
+    Args:
+        values: The array.
+    """
+    return sum(map(len, values.flat)) if values.dtype == object else values.nbytes
 
 
 def _encode_bytes(value: bytes) -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.events import Handler, message, warning
+from tl_toolkit.serving.worker import Worker
 
 if TYPE_CHECKING:
     from tl_toolkit.serving.saved_model import ServedModel
@@ -21,7 +22,7 @@ __all__ = ["Stamp", "Versions", "list_versions", "read_stamp"]
 GRAPH = "saved_model.pb"
 
 POLL_SECONDS = 1.0
-"""Between two looks at a watched folder."""
+"""Between two readings of a watched folder."""
 
 Stamp = tuple[tuple[str, int, int, int], ...]
 """Name, number, size and time of each file of a version."""
@@ -35,12 +36,12 @@ def list_versions(folder: Path) -> dict[int, Path]:
     Args:
         folder: The folder that holds them; names that are no numbers are left out.
     """
-    found = {}
+    paths = {}
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
             if path.name.isascii() and path.name.isdecimal() and (path / GRAPH).is_file():
-                found[int(path.name)] = path
-    return dict(sorted(found.items(), reverse=True))
+                paths[int(path.name)] = path
+    return dict(sorted(paths.items(), reverse=True))
 
 
 def read_stamp(path: Path) -> Stamp:
@@ -101,7 +102,11 @@ class Versions:
             self.current = self.load(path, number)
         except Exception as error:  # a damaged file raises whatever its reader meets
             raise DataError(
-                Problem(str(path), f"cannot be loaded: {_first_line(error)}")
+                Problem(
+                    str(path),
+                    f"cannot be loaded: {_first_line(error)}",
+                    hint="tltool export RUN --to saved_model, which writes it anew",
+                )
             ) from error
         self._stamp = stamp
 
@@ -116,16 +121,20 @@ class Versions:
         """Loads each version that takes the place of the one that is served, for ever.
 
         The highest one does, also where a higher one was removed, and files of the same number that
-        were replaced do. One that is being written is waited for: it is loaded when two looks at it
-        are equal. What cannot be loaded is left aside until its files change.
+        were replaced do. One that is being written is waited for: it is loaded when two readings of
+        it are equal. What cannot be loaded is left aside until its files change.
         """
         before: tuple[int, Stamp] | None = None
-        while True:
-            await asyncio.sleep(POLL_SECONDS)
-            found = await asyncio.to_thread(self._find)
-            if found is not None and found[:2] == before:
-                await self._replace(*found)
-            before = None if found is None else found[:2]
+        worker = Worker("versions")
+        try:
+            while True:
+                await asyncio.sleep(POLL_SECONDS)
+                newer = await worker.run(self._find)
+                if newer is not None and newer[:2] == before:
+                    await self._replace(*newer, worker)
+                before = None if newer is None else newer[:2]
+        finally:
+            worker.close()
 
     def _find(self) -> tuple[int, Stamp, Path] | None:
         """Returns the highest version that can be loaded, unless it is served."""
@@ -137,10 +146,10 @@ class Versions:
             return None if is_current else (number, stamp, path)
         return None
 
-    async def _replace(self, number: int, stamp: Stamp, path: Path) -> None:
+    async def _replace(self, number: int, stamp: Stamp, path: Path, worker: Worker) -> None:
         self.loading = number
         try:
-            loaded = await asyncio.to_thread(self.load, path, number)
+            loaded = await worker.run(self.load, path, number)
         except Exception as error:  # a damaged file raises whatever its reader meets
             self.failed[number] = _first_line(error)
             self._refused.add((number, stamp))
@@ -157,7 +166,7 @@ class Versions:
         self.current, self._stamp = loaded, stamp
         self.report(message(f"version {number} answers now"))
         del loaded
-        await asyncio.to_thread(gc.collect)  # the functions of the old one refer to each other
+        await worker.run(gc.collect)  # the functions of the old one refer to each other
 
     def describe(self) -> Mapping[int, tuple[str, str]]:
         """Returns state and error of each version, as TensorFlow Serving words them."""
