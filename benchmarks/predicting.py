@@ -5,7 +5,7 @@
 The bare loops are what a script would have: two threads decode and resize a batch of 32 JPEG files
 by TensorFlow, and the compiled model gets it. Both are warm, take turns in one process, and have
 the same model: a MobileNet (0.25) of 224 pixels with random weights. The aim is a ratio of 1.2 at
-1,000 photos of 640 x 480 pixels. The answers are compared too.
+1,000 photos of 640 x 480 pixels. Their predictions are compared too.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ def main() -> None:
         bare = build_bare(run)
         own = run.predict(paths[:BATCH], engine="keras")
         expected = bare(paths[:BATCH])
-        found = np.array([[*item.probabilities.values()] for item in own])
-        print(f"largest difference of answers: {np.abs(found - expected).max():.1e}")
+        predicted = np.array([[*item.probabilities.values()] for item in own])
+        print(f"largest difference of predictions: {np.abs(predicted - expected).max():.1e}")
         seconds: dict[str, list[tuple[float, float]]] = {"tl_toolkit": [], "bare loops": []}
         for _ in range(ROUNDS):
             seconds["bare loops"].append(time_once(lambda: bare(paths)))

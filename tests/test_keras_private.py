@@ -7,6 +7,8 @@ import ast
 import configparser
 import contextlib
 import re
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -429,3 +431,18 @@ def test_a_layer_has_the_losses_that_its_call_added():
 
     assert [float(loss) for loss in keras_private.losses_of(layer)] == [4.0]
     assert keras_private.losses_of(keras.layers.ReLU()) == []
+
+
+def test_collectives_can_be_ended_with_a_message():
+    """In a process of its own: the error stays with TensorFlow's context."""
+    code = (
+        "import tensorflow as tf\n"
+        "from tl_toolkit.keras_private import abort_collectives\n"
+        "tf.constant(1.0)\n"
+        "abort_collectives(tf.errors.UNAVAILABLE, 'gone')\n"
+        "print('ended')\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert done.stdout.endswith("ended\n"), done.stderr

@@ -211,9 +211,9 @@ def test_what_must_answer_at_once_imports_no_tensorflow():
     assert done.stdout.strip() == "[]"
 
 
-def test_an_export_answers_for_each_task_without_tensorflow():
-    rooms = sorted(path.parent.name for path in PACKAGE.glob("tasks/*/answers.py"))
-    modules = ", ".join(f"tl_toolkit.tasks.{room}.answers" for room in rooms)
+def test_an_export_predicts_for_each_task_without_tensorflow():
+    rooms = sorted(path.parent.name for path in PACKAGE.glob("tasks/*/outputs.py"))
+    modules = ", ".join(f"tl_toolkit.tasks.{room}.outputs" for room in rooms)
     code = f"import sys, tl_toolkit.export.quick, {modules}; print('tensorflow' in sys.modules)"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

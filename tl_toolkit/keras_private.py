@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 __all__ = [
+    "abort_collectives",
     "Call",
     "calls_by_depth",
     "calls_of",
@@ -311,6 +312,18 @@ def fold_constants(function: Any) -> Any:
     from tensorflow.python.framework import convert_to_constants
 
     return convert_to_constants.convert_variables_to_constants_v2(function)
+
+
+def abort_collectives(code: int, text: str) -> None:
+    """Ends the collective operations that wait for other processes.
+
+    Args:
+        code: Of `tf.errors`, which they fail with.
+        text: The message that they fail with.
+    """
+    from tensorflow.python.eager import context
+
+    context.context().abort_collective_ops(code, text)
 
 
 def is_op_determinism_enabled() -> bool:

@@ -159,6 +159,18 @@ def describe_threads(threads: int | None) -> str:
     )
 
 
+def count_threads() -> int:
+    """Returns how many threads share one operation, which the last bits of its sums depend on."""
+    import tensorflow as tf
+
+    settled: int = tf.config.threading.get_intra_op_parallelism_threads()
+    if settled:
+        return settled
+    if hasattr(os, "sched_getaffinity"):  # what TensorFlow asks on Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _refuse_backend() -> None:
     """Refuses a Keras that runs on JAX or PyTorch: nothing can change that any more."""
     _refuse_other(

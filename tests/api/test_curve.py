@@ -90,6 +90,7 @@ def test_features_are_computed_once_for_all_parts(run_and_events):
     assert [event.done for event in events if event.kind == "features_computed"].count(images) == 1
 
 
+@pytest.mark.slow
 def test_a_curve_goes_on_where_it_was_interrupted(run_and_events, tmp_path, monkeypatch):
     whole, _ = run_and_events
     values = digits_recipe(model=MODEL, phases=PHASES, features={"store": "always"})

@@ -21,6 +21,7 @@ def run(request, tmp_path_factory):
     return tl.load_run(shutil.copytree(EARLIER / request.param, place))
 
 
+@pytest.mark.slow
 def test_it_predicts_the_same(run):
     with open(run.folder.predictions, newline="") as file:
         rows = list(csv.DictReader(file))[:8]

@@ -169,6 +169,7 @@ def test_a_base_that_cannot_be_cut_trains_whole_or_not_at_all(recipe):
 # ---------------------------------------------------------------------------------------- the files
 
 
+@pytest.mark.slow
 def test_a_file_in_the_recipe_gives_the_run_of_the_model_bit_for_bit(run, recipe, toy, tmp_path):
     toy.save(tmp_path / "toy.keras")
 
@@ -427,6 +428,7 @@ def test_a_base_is_not_given_twice(recipe, toy):
     assert plan.recipe.model.base.preprocessing == "unit"
 
 
+@pytest.mark.slow
 def test_a_run_warns_of_a_classifier_that_was_left_in_its_base(recipe, tmp_path):
     events = []
 

@@ -53,6 +53,7 @@ def recipe(tmp_path_factory):
     }
 
 
+@pytest.mark.slow
 def test_a_script_sees_warnings_alone_and_by_logging(recipe, tmp_path, caplog, capsys):
     with caplog.at_level(logging.DEBUG, logger="tl_toolkit"):
         run = tl.finetune(recipe, out=tmp_path / "run")

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import zipfile
 from types import SimpleNamespace
 
 import httpx
@@ -53,11 +54,19 @@ class Hub:
         return huggingface_hub.RepoUrl(f"https://huggingface.co/{repo_id}")
 
     def model_info(self, repo_id):
-        return SimpleNamespace(private=self.is_private)
+        held = [path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*.*")]
+        siblings = [SimpleNamespace(rfilename=name) for name in held]
+        return SimpleNamespace(private=self.is_private, siblings=siblings, sha="a1")
 
-    def upload_folder(self, *, repo_id, folder_path, commit_message):
-        self.calls.append(("upload_folder", repo_id))
-        shutil.copytree(folder_path, self.folder)
+    def create_commit(self, repo_id, operations, *, commit_message, parent_commit):
+        self.calls.append(("create_commit", repo_id, parent_commit))
+        for operation in operations:
+            path = self.folder / operation.path_in_repo
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(operation, huggingface_hub.CommitOperationDelete):
+                path.unlink()
+            else:
+                shutil.copyfile(operation.path_or_fileobj, path)
 
 
 def use(monkeypatch, hub):
@@ -103,10 +112,9 @@ def test_an_earlier_push_is_replaced_and_other_files_are_not(run, tmp_path):
     tl.push(run.path, tmp_path / "pushed", formats=["litert"])
 
     assert not (tmp_path / "pushed" / "export" / "saved_model").exists()
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").touch()
+    (tmp_path / "pushed" / "export" / "thesis.txt").touch()
     with pytest.raises(OutputError, match="holds other files"):
-        tl.push(run.path, tmp_path / "mine")
+        tl.push(run.path, tmp_path / "pushed")
 
 
 def test_the_hub_receives_one_commit_that_keras_loads(run, tmp_path, monkeypatch):
@@ -114,7 +122,7 @@ def test_the_hub_receives_one_commit_that_keras_loads(run, tmp_path, monkeypatch
 
     result = tltool("push", run.path, "hf://me/ants", "--private", "--license", "mit", cwd=tmp_path)
 
-    assert hub.calls == [("create_repo", "me/ants", True, True), ("upload_folder", "me/ants")]
+    assert hub.calls == [("create_repo", "me/ants", True, True), ("create_commit", "me/ants", "a1")]
     assert "pushed: https://huggingface.co/me/ants" in result.stderr
     model = keras.saving.load_model("hf://me/ants")
     np.testing.assert_array_equal(model(IMAGES), keras.saving.load_model(run.model)(IMAGES))
@@ -123,6 +131,52 @@ def test_the_hub_receives_one_commit_that_keras_loads(run, tmp_path, monkeypatch
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not [path for path in written if b"hf_secret" in path.read_bytes()]
     assert "hf_secret" not in result.stderr + result.stdout
+
+
+def test_a_second_push_to_the_hub_removes_what_is_no_more_and_nothing_else(
+    run, tmp_path, monkeypatch
+):
+    hub = use(monkeypatch, Hub(tmp_path / "hub"))
+    tl.push(run.path, "hf://me/ants")
+    (hub.folder / "LICENSE.txt").touch()
+
+    tl.push(run.path, "hf://me/ants", formats=["litert"])
+
+    assert not (hub.folder / "export" / "saved_model" / "1" / "saved_model.pb").exists()
+    assert (hub.folder / "export" / "model.tflite").exists()
+    assert (hub.folder / "LICENSE.txt").exists()
+
+
+def test_nothing_goes_to_a_repository_of_something_else(run, tmp_path, monkeypatch):
+    hub = use(monkeypatch, Hub(tmp_path / "hub"))
+    hub.folder.mkdir()
+    (hub.folder / "pytorch_model.bin").touch()
+
+    with pytest.raises(DataError, match="holds other files"):
+        tl.push(run.path, "hf://me/ants")
+
+    assert [name for name, *_ in hub.calls] == ["create_repo"]
+
+
+def test_an_export_of_an_earlier_model_is_left_out_and_refused_by_name(run, tmp_path):
+    events = []
+    (run.export / "parity.litert.json").write_text('{"model": "another"}')
+
+    pushed = tl.push(run.path, tmp_path / "pushed", progress=events.append)
+
+    assert "export/model.tflite" not in pushed.files
+    assert "left out: litert" in events[0].text
+    with pytest.raises(DataError, match=r"changed since its export to litert(?s:.*)--to litert"):
+        tl.push(run.path, tmp_path / "pushed", formats=["litert"])
+
+
+def test_only_what_keras_reads_is_taken_from_the_model_file(run, tmp_path):
+    with zipfile.ZipFile(run.model, "a") as archive:
+        archive.writestr("photos/me.jpg", b"photo")
+
+    pushed = tl.push(run.path, tmp_path / "pushed", dry_run=True)
+
+    assert "model.weights.h5" in pushed.files and "photos/me.jpg" not in pushed.files
 
 
 def test_a_dry_run_lists_the_files_and_calls_nothing(run, tmp_path, monkeypatch):
@@ -145,6 +199,18 @@ def test_nothing_goes_to_a_public_repository_that_should_be_private(run, tmp_pat
     assert [name for name, *_ in hub.calls] == ["create_repo"]
 
 
+def test_a_card_that_the_hub_refuses_is_told_whole(run, tmp_path, monkeypatch):
+    hub = use(monkeypatch, Hub(tmp_path / "hub"))
+
+    def refuse(*_, **__):
+        raise ValueError('Invalid metadata in README.md.\n- "license" must be one of [mit]')
+
+    monkeypatch.setattr(hub, "create_commit", refuse, raising=False)
+
+    with pytest.raises(DataError, match='Invalid metadata in README.md. - "license" must be one'):
+        tl.push(run.path, "hf://me/ants", license="none")
+
+
 def test_a_refusal_of_the_hub_is_told_with_its_remedy(run, tmp_path, monkeypatch):
     hub = use(monkeypatch, Hub(tmp_path / "hub"))
     answer = httpx.Response(401, request=httpx.Request("POST", "https://huggingface.co/api"))
@@ -164,6 +230,14 @@ def test_a_refusal_of_the_hub_is_told_with_its_remedy(run, tmp_path, monkeypatch
 def test_what_is_no_target_is_refused(run, target):
     with pytest.raises(RecipeError, match=r"no repository|neither hf://OWNER/NAME"):
         tl.push(run.path, target)
+
+
+def test_the_working_folder_is_not_replaced(run, tmp_path, monkeypatch):
+    (tmp_path / "new").mkdir()
+    monkeypatch.chdir(tmp_path / "new")
+
+    with pytest.raises(OutputError, match="is the working folder"):
+        tl.push(run.path, ".")
 
 
 def test_what_is_missing_is_named(run, tmp_path, monkeypatch):

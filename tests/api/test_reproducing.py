@@ -168,12 +168,29 @@ def test_a_run_whose_images_are_gone_leaves_no_folder(place, tmp_path):
     assert [path.name for path in root.iterdir()] == ["photos"]
 
 
-def test_the_command_ends_with_4_where_results_differ(place, tmp_path):
+def copy_of_five_devices(place, tmp_path):
     shutil.copytree(place / "runs" / "photos" / "001", tmp_path / "runs" / "photos" / "001")
     folder = RunFolder(tmp_path / "runs" / "photos" / "001")
+    lock = json.loads(folder.lock.read_text())
+    change(folder.lock, numerics=lock["numerics"] | {"device_count": 5})
+    return folder
+
+
+def test_a_run_of_more_devices_says_where_their_number_is_from(place, tmp_path):
+    copy_of_five_devices(place, tmp_path)
+
+    words = r"(?s)photos/001  was trained on 5 devices \(lock\.json.*1 logical CPU.*Try: devices=1"
+    with pytest.raises(RecipeError, match=words):
+        tl.reproduce("photos/001", root=tmp_path / "runs")
+
+
+def test_the_command_ends_with_4_where_results_differ_and_takes_other_devices(place, tmp_path):
+    folder = copy_of_five_devices(place, tmp_path)
     change(folder.metrics, weights_sha256="0" * 64)
 
-    done = tltool("reproduce", "photos/001", "--json", cwd=tmp_path, code=4)
+    done = tltool("reproduce", "photos/001", "--devices", "1", "--json", cwd=tmp_path, code=4)
 
-    assert json.loads(done.stdout)["equal"] is False
+    found = json.loads(done.stdout)
+    assert found["equal"] is False
+    assert found["conditions"] == {"device_count": [5, None]}
     assert "photos/001 differs from " in done.stderr and "photos-reproduced/001" in done.stderr

@@ -13,10 +13,10 @@ from tl_toolkit.printing.tables import build_table, open_console
 from tl_toolkit.recipe.load import build_recipe, dump_recipe
 from tl_toolkit.recipe.tasks import find_task
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.tasks.classification.answers import ClassPrediction
-from tl_toolkit.tasks.dense.answers import MapPrediction
-from tl_toolkit.tasks.multilabel.answers import LabelsPrediction
-from tl_toolkit.tasks.regression.answers import ValuesPrediction
+from tl_toolkit.tasks.classification.outputs import ClassPrediction
+from tl_toolkit.tasks.dense.outputs import MapPrediction
+from tl_toolkit.tasks.multilabel.outputs import LabelsPrediction
+from tl_toolkit.tasks.regression.outputs import ValuesPrediction
 
 REFUSED = "no image"
 

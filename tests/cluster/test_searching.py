@@ -16,6 +16,7 @@ from tests.cluster.nodes import find_processes, ray_nodes
 from tests.command import TLTOOL
 from tests.conftest import draw_class_folders
 from tests.tuning.test_search import recipe_of
+from tl_toolkit.runtime import count_threads
 
 pytestmark = pytest.mark.slow
 
@@ -38,9 +39,16 @@ def alone(recipe, tmp_path_factory):
 
 
 def test_two_local_workers_make_the_table_of_one_process(tmp_path, recipe, alone):
-    search = tl.search(recipe, out=tmp_path / "search", ray="local", workers=2)
+    warnings = []
+
+    def handle(event):
+        if event.kind == "warning" and "threads" in event.text:
+            warnings.append(event.text)
+
+    search = tl.search(recipe, out=tmp_path / "s", ray="local", workers=2, progress=handle)
 
     assert rows_of(search.path) == alone
+    assert len(warnings) == (count_threads() != 1)  # once for both workers
 
 
 def test_a_node_that_is_killed_loses_no_trial(tmp_path, recipe, alone):

@@ -1,4 +1,4 @@
-"""A run's LiteRT export answers for the run, without TensorFlow, with the same answers."""
+"""A run's LiteRT export predicts for the run, without TensorFlow, as Keras does."""
 
 import csv
 import json
@@ -18,6 +18,7 @@ from tl_toolkit.errors import RecipeError
 from tl_toolkit.export.publish import publish
 from tl_toolkit.export.quick import MOST_FILES
 from tl_toolkit.recipe.load import build_recipe, dump_recipe
+from tl_toolkit.runs.files import hash_file
 from tl_toolkit.runs.folder import RunFolder
 
 LIMIT = 1e-4
@@ -72,7 +73,7 @@ def predict(run, paths, engine, **options):
     return run.predict(paths, engine=engine, progress=events.append, **options), read_text(events)
 
 
-def test_the_answers_are_those_of_keras(run, made):
+def test_the_predictions_are_those_of_keras(run, made):
     array = np.asarray(Image.open(made / "photos" / "0.jpg"))
     paths = [made / "photos", made / "missing.jpg", array]
 
@@ -84,8 +85,8 @@ def test_the_answers_are_those_of_keras(run, made):
     assert [(item.label, item.error) for item in quick] == [
         (item.label, item.error) for item in keras
     ]
-    for one, other in zip(quick, keras, strict=True):
-        assert one.probabilities == pytest.approx(other.probabilities, abs=LIMIT)
+    for item, expected in zip(quick, keras, strict=True):
+        assert item.probabilities == pytest.approx(expected.probabilities, abs=LIMIT)
     assert "missing.jpg" in quick[3].error
 
 
@@ -146,7 +147,7 @@ def copied(made, tmp_path):
     return Run(RunFolder(tmp_path / "run"))
 
 
-def test_an_export_of_other_weights_does_not_answer(copied, made):
+def test_an_export_of_other_weights_does_not_predict(copied, made):
     model = build_model()
     model.get_layer("predictions").bias.assign([0.0, 1.0])
     model.save(copied.folder.model)
@@ -154,14 +155,25 @@ def test_an_export_of_other_weights_does_not_answer(copied, made):
 
     predictions, said = predict(copied, made / "photos" / "0.jpg", "auto")
 
-    assert "predicted by Keras" in said and "not proved to be of this run's model.keras" in said
+    assert "predicted by Keras" in said and "not proved to be of this run as it is now" in said
     quick, _ = predict(Run(RunFolder(made)), made / "photos" / "0.jpg", "litert")
     assert predictions[0].probabilities != pytest.approx(quick[0].probabilities, abs=0.01)
     with pytest.raises(RecipeError, match="Try: tltool export .* --to litert"):
         predict(copied, made / "photos", "litert")
 
 
-def test_an_export_that_was_not_proved_does_not_answer(copied, made):
+def test_an_export_of_another_temperature_does_not_predict(copied, made):
+    (copied.folder.path / "task.json").write_text('{"temperature": 3.0}')
+
+    predictions, said = predict(copied, made / "photos" / "0.jpg", "auto")
+
+    assert "predicted by Keras" in said and "not proved" in said
+    quick, _ = predict(Run(RunFolder(made)), made / "photos" / "0.jpg", "litert")
+    label = quick[0].label
+    assert predictions[0].probabilities[label] < quick[0].probabilities[label] - 0.001
+
+
+def test_an_export_that_was_not_proved_does_not_predict(copied, made):
     export = copied.folder.export / "model.tflite"
     export.write_bytes(export.read_bytes() + b"\0")
 
@@ -191,3 +203,29 @@ def test_without_its_runtime_the_extra_is_named(run, made, monkeypatch):
     assert said == ""
     with pytest.raises(RecipeError, match=r"pip install 'tl-toolkit\[litert\]'"):
         predict(run, made / "photos", "litert")
+
+
+def test_a_runtime_that_cannot_be_loaded_or_open_the_export_leaves_it_to_keras(
+    copied, made, monkeypatch
+):
+    export, proof = (copied.folder.export / name for name in ("model.tflite", "parity.litert.json"))
+    export.write_bytes(export.read_bytes()[:2000])
+    report = json.loads(proof.read_text()) | {"sha256": hash_file(export)}
+    proof.write_text(json.dumps(report))
+
+    _, said = predict(copied, made / "photos" / "0.jpg", "auto")
+    assert f"predicted by Keras: LiteRT cannot open {export}" in said
+
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    _, said = predict(Run(RunFolder(made)), made / "photos" / "0.jpg", "auto")
+    assert "predicted by Keras: LiteRT cannot open" in said and "ModuleNotFoundError" in said
+
+
+def test_an_export_of_another_size_cannot_be_asked(copied, made):
+    """As `recipe.yaml` is edited by hand: the runtime refuses the shape at the call."""
+    size = copied.recipe.data.image_size
+    data = copied.recipe.data.model_copy(update={"image_size": (size[0] + 4, size[1])})
+    copied.recipe = copied.recipe.model_copy(update={"data": data})
+
+    with pytest.raises(RecipeError, match=r"LiteRT .* cannot run the export: \w+Error"):
+        predict(copied, made / "photos" / "0.jpg", "litert")

@@ -214,6 +214,7 @@ def test_an_image_that_is_added_is_all_that_is_computed(tmp_path, photos, cache,
     assert outcome(more) == outcome(live)
 
 
+@pytest.mark.slow
 def test_a_pass_for_cuts_that_lack_different_images_mixes_none_up(tmp_path, photos, cache, live):
     # Of the last class nothing is stored, and of the head's cut nothing at all.
     recipe = recipe_of(photos)

@@ -1,6 +1,8 @@
 """Filling the store in parts, by several processes: the values are those of one pass."""
 
+import os
 import threading
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -60,13 +62,22 @@ def context_of(photos, root, tmp_path, part=4):
     return FillContext.of(plan, manifest, ())
 
 
-def test_parts_in_any_order_hold_the_values_of_one_pass(tmp_path, photos, whole):
+@pytest.mark.slow
+def test_parts_in_any_order_hold_the_values_of_one_pass(tmp_path, photos, whole, monkeypatch):
     context = context_of(photos, tmp_path / "store", tmp_path)
     parts = context.list_parts()
+    inspected = Counter()
+
+    def count(shard):
+        inspected[shard] += 1
+        return read_images(shard)
+
+    monkeypatch.setattr("tl_toolkit.features.store.read_images", count)
 
     assert [fill_part(context, part) for part in [*parts[::-1], parts[0]]] == [None] * 9
 
     assert len(parts) == 8  # 21 images in six parts, 6 in two
+    assert set(inspected.values()) == {1}  # and not for each later part again
     assert values_of(tmp_path / "store") == whole
     run = tl.finetune(context.plan.recipe, out=tmp_path / "run", progress=ignore)
     assert values_of(tmp_path / "store").items() >= whole.items()
@@ -77,8 +88,9 @@ def test_a_part_that_another_one_computes_is_waited_for(tmp_path, photos, whole)
     root = tmp_path / "store"
     context = context_of(photos, root, tmp_path)
     first, *others = context.list_parts()
+    events = []
     for part in others:  # so that the entries are there, and all but one part
-        fill_part(context, part)
+        fill_part(context, part, events.append)
     entries = {shard.path.parent for shard in FeatureCache(root).shards() if shard.images == 4}
     known = {image for _, image in values_of(root)}
     lacking = [
@@ -89,13 +101,19 @@ def test_a_part_that_another_one_computes_is_waited_for(tmp_path, photos, whole)
     filling = threading.Thread(target=fill_part, args=(context, first))
 
     with leased(sorted(entries), lacking) as is_ours:
+        events.clear()
         filling.start()
         filling.join(timeout=1.0)
+        counts = [event.done for event in events if event.kind == "features_computed"]
+        texts = [event.text for event in events if event.text]
         waited = filling.is_alive()
         assert {image for _, image in values_of(root)} == known
     filling.join()
 
     assert is_ours and waited
+    assert len(counts) > 1 and set(counts) == {0}
+    (text,) = texts
+    assert text.startswith(f"waiting for process {os.getpid()} on ")
     assert values_of(root) == whole
     assert not list(root.rglob(f"{LEASE_PREFIX}*"))
 
@@ -112,11 +130,26 @@ def test_a_lease_has_one_holder(tmp_path):
     assert not list(tmp_path.rglob(f"{LEASE_PREFIX}*"))
 
 
+def test_a_lease_of_which_a_killed_process_left_the_folder_is_removed(tmp_path):
+    cache, entry = FeatureCache(tmp_path), tmp_path / "key"
+    left = entry / f"{LEASE_PREFIX}left"
+    left.mkdir(parents=True)
+
+    with leased([entry], [b"1"]):
+        cache.make_room(0, 10**9)
+        (held,) = entry.glob(f"{LEASE_PREFIX}*")
+
+    assert held != left and not list(entry.glob(f"{LEASE_PREFIX}*"))
+
+
 def test_parts_are_decided_by_all_images():
-    assert cut_parts("abcdefg", {"a", "d", "g"}, 3) == [(0, ["a"]), (1, ["d"]), (2, ["g"])]
+    places = {letter: place for place, letter in enumerate("abcdefg")}
+
+    assert cut_parts("gbda", places, 3) == [["a", "b"], ["d"], ["g"]]
     assert list_parts({"train": 3, "validation": 1}, 2, 2) == [
-        Part("train", 1, 0), Part("train", 1, 1), Part("train", 2, 0), Part("train", 2, 1),
-        Part("validation", None, 0),
+        Part("train", 1, 0, 2), Part("train", 1, 1, 1),
+        Part("train", 2, 0, 2), Part("train", 2, 1, 1),
+        Part("validation", None, 0, 1),
     ]  # fmt: skip
 
 

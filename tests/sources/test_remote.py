@@ -1,6 +1,10 @@
 """Folders on object stores: mirrored by content, within a size, without credentials anywhere."""
 
 import json
+import logging
+import os
+import threading
+import traceback
 
 import fsspec
 import pytest
@@ -10,7 +14,14 @@ from tests.conftest import draw_class_folders
 from tl_toolkit.errors import DataError, RecipeError
 from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.recipe.load import dump_recipe, read_recipe
-from tl_toolkit.recipe.remote import find_address, hide_credentials, mirror_of
+from tl_toolkit.recipe.remote import (
+    find_address,
+    find_address_fault,
+    hide_credentials,
+    mirror_of,
+)
+from tl_toolkit.runs.locks import hold
+from tl_toolkit.sources.remote import mirror_folders
 
 SECRET = "hunter2"
 
@@ -24,6 +35,7 @@ def bucket(tmp_path, monkeypatch):
     address = f"memory://{tmp_path.name}/photos"
     system.put(str(tmp_path / "photos"), f"/{tmp_path.name}/photos", recursive=True)
     yield system, f"/{tmp_path.name}/photos", address
+    monkeypatch.undo()  # what a test has put in place of the store's functions
     system.rm(f"/{tmp_path.name}", recursive=True)
 
 
@@ -149,6 +161,163 @@ def test_what_was_fetched_before_a_failure_is_not_fetched_again(bucket, monkeypa
     plan(address)
 
     assert len(opened) == len(set(opened)) + 1 == 11
+
+
+def mirror(address):
+    mirror_folders({"data.train": mirror_of(address)})
+    return mirror_of(address)
+
+
+def add_to_listing(monkeypatch, system, names, facts):
+    """Lets a store list objects whose names nobody could give a file."""
+    find, open_file = system.find, system.open
+    listed = {name: {"size": 4, "type": "file", **facts} for name in names}
+    monkeypatch.setattr(system, "find", lambda *a, **b: {**find(*a, **b), **listed})
+
+    def fetch(path, *arguments, **options):
+        assert path not in names, "fetched"
+        return open_file(path, *arguments, **options)
+
+    monkeypatch.setattr(system, "open", fetch)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["{}/../out.jpg", "{}/ants/../../out.jpg", "{}//out.jpg", "/out.jpg", "{}-other/out.jpg",
+     "{}/.mirror.json", "{}"],
+)  # fmt: skip
+def test_names_that_lead_out_of_the_folder_are_left_out(bucket, monkeypatch, name):
+    system, root, address = bucket
+    add_to_listing(monkeypatch, system, [name.format(root)], {})
+
+    folder = mirror(address)
+
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    assert len([name for name in names_of(folder) if not name.startswith(".")]) == 10
+
+
+def test_links_and_pipes_are_left_out(bucket, tmp_path):
+    (tmp_path / "photos" / "ants" / "link.jpg").symlink_to(tmp_path / "photos" / "bees" / "0.jpg")
+    os.mkfifo(tmp_path / "photos" / "ants" / "pipe.jpg")
+
+    folder = mirror(f"file://{tmp_path}/photos")
+
+    assert not {"ants/link.jpg", "ants/pipe.jpg"} & set(names_of(folder))
+    assert "ants/0.jpg" in names_of(folder)
+
+
+def test_what_a_killed_call_has_left_is_removed_with_the_folders_it_empties(bucket):
+    system, root, address = bucket
+    folder = mirror(address)
+    (folder / "wasps").mkdir()
+    (folder / "wasps" / "0.jpg").write_bytes(b"of a call that was killed before its index")
+
+    mirror(address)
+
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["ants", "bees"]
+
+
+def test_a_file_that_became_a_folder_is_mirrored_and_back(bucket):
+    system, root, address = bucket
+    system.pipe(f"{root}/cats", b"file")
+    folder = mirror(address)
+    assert (folder / "cats").read_bytes() == b"file"
+
+    system.rm(f"{root}/cats")
+    system.pipe(f"{root}/cats/0.jpg", b"in a folder")
+    mirror(address)
+    assert (folder / "cats" / "0.jpg").read_bytes() == b"in a folder"
+
+    system.rm(f"{root}/cats", recursive=True)
+    system.pipe(f"{root}/cats", b"file")
+    mirror(address)
+    assert (folder / "cats").read_bytes() == b"file"
+
+
+def test_a_name_as_long_as_a_file_may_have_is_mirrored(bucket):
+    system, root, address = bucket
+    name = "a" * 251 + ".jpg"
+    system.pipe(f"{root}/ants/{name}", b"long")
+
+    assert (mirror(address) / "ants" / name).read_bytes() == b"long"
+
+
+def test_ctrl_c_keeps_what_was_fetched(bucket, monkeypatch):
+    system, root, address = bucket
+    opened, open_file = [], system.open
+
+    def press(path, *arguments, **options):
+        opened.append(path)
+        if len(opened) == 4:
+            raise KeyboardInterrupt
+        return open_file(path, *arguments, **options)
+
+    monkeypatch.setattr(system, "open", press)
+    with pytest.raises(KeyboardInterrupt):
+        mirror(address)
+    mirror(address)
+
+    assert len(opened) == 11
+
+
+def test_a_file_that_has_grown_is_not_fetched_to_its_end(bucket, monkeypatch):
+    system, root, address = bucket
+    system.pipe(f"{root}/ants/0.jpg", bytes(2**22))
+    find = system.find
+    monkeypatch.setattr(
+        system,
+        "find",
+        lambda *a, **b: {name: {**facts, "size": 7} for name, facts in find(*a, **b).items()},
+    )
+
+    with pytest.raises(DataError, match="has more than 7 bytes, 7 were listed"):
+        mirror(address)
+
+
+def test_a_second_process_waits_for_the_one_that_copies(bucket, caplog):
+    system, root, address = bucket
+    folder = mirror_of(address)
+    folder.mkdir(parents=True)
+    second = threading.Thread(target=mirror, args=(address,))
+
+    with caplog.at_level(logging.WARNING, "tl_toolkit"), hold(folder):
+        second.start()
+        while not caplog.records:
+            second.join(0.01)
+            assert second.is_alive()
+        assert not (folder / "ants").exists()
+    second.join(20)
+
+    assert "waiting, its copy is being written by process" in caplog.text
+    assert (folder / "ants" / "0.jpg").is_file()
+
+
+@pytest.mark.parametrize("limit", ["much", "nan"])
+def test_a_limit_that_is_no_number_is_refused(bucket, monkeypatch, limit):
+    monkeypatch.setenv("TL_TOOLKIT_REMOTE_GB", limit)
+
+    with pytest.raises(DataError, match=rf"TL_TOOLKIT_REMOTE_GB  '{limit}'"):
+        mirror(bucket[2])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f"403 for https://b/x?sig={SECRET}", f"AccountName=me;AccountKey={SECRET};x", "plain"],
+)
+@pytest.mark.parametrize("call", ["find", "open"])
+def test_no_traceback_shows_what_a_store_says_of_secrets(bucket, monkeypatch, call, text):
+    def fail(*arguments, **options):
+        raise OSError(text)
+
+    monkeypatch.setattr(bucket[0], call, fail)
+    with pytest.raises(DataError, match=text[:5]) as caught:
+        mirror(bucket[2])
+
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+def test_an_address_of_two_is_refused():
+    assert "plain folders" in find_address_fault("memory://a::https://elsewhere/b")
 
 
 def test_a_folder_of_this_machine_has_an_address_too(bucket, tmp_path):

@@ -75,6 +75,7 @@ def train(devices, case, *, size=COUNT, dropout=0.0, equal=False):
     head = {"dropout": dropout} if dropout else None
     transfer = build_transfer(case.get("base", "lenet5"), seed=1, head=head, task=task)
     _, steps = CompiledPhases(transfer, devices=devices).get(case["phase"], BATCH)
+    config = transfer.model.get_config()
     for layer in steps.dropouts:
         layer.set_rate(dropout)
     if steps.distillation:
@@ -90,6 +91,7 @@ def train(devices, case, *, size=COUNT, dropout=0.0, equal=False):
     losses, state = steps.train(features, targets[:size])
     again, state = steps.train(features, targets[:size], state)
     steps.use_averages()
+    assert transfer.model.get_config() == config, "the model is not saved as it was"
     return np.concatenate([losses, again]), state, transfer.model.get_weights()
 
 

@@ -322,6 +322,7 @@ def test_a_trained_start_may_be_best_in_the_mean(keep_start):
     assert best.epoch == (0 if keep_start else 1)
 
 
+@pytest.mark.slow
 def test_each_fold_is_measured_by_the_scale_of_its_own_training_targets(tmp_path):
     """Targets of which one is far from the others: the scales of two folds differ much."""
     table = draw_tables(tmp_path, count=12) / "numbers.csv"
@@ -345,6 +346,7 @@ def test_each_fold_is_measured_by_the_scale_of_its_own_training_targets(tmp_path
     assert metrics["best"]["val_loss"] == pytest.approx(statistics.fmean(losses), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_folds_that_train_in_bfloat16_are_measured_in_float32(tmp_path):
     """At a rate of almost 0 the models of the folds and of the run are one."""
     phases = [{"name": "tune", "epochs": 1, "learning_rate": 1e-20, "unfreeze": 1}]

@@ -6,12 +6,13 @@ import subprocess
 import sys
 
 import pytest
+import tensorflow as tf
 
 import tl_toolkit as tl
 from tests.training.test_loop import digits_recipe
 from tl_toolkit.errors import RecipeError
 from tl_toolkit.plan.devices import DeviceChoice, parse_devices
-from tl_toolkit.training.devices import OneDevice, refuse_small_batch
+from tl_toolkit.training.devices import OneDevice, choose_gpus, find_devices, refuse_small_batch
 
 CLOSE = 1e-5  # sums are added up in another order
 
@@ -33,6 +34,7 @@ def check_cases(found):
         assert row["score"], name
 
 
+@pytest.mark.slow
 def test_replicas_in_a_process_that_splits_its_cpu_train_what_one_device_trains():
     found = measure("2", "batch norm that trains")
 
@@ -90,6 +92,66 @@ def test_places_are_counted_from_0():
         parse_devices("1,4").select(4, "GPU")
     assert parse_devices("1,3").select(4, "GPU") == [1, 3]
     assert parse_devices("all").select(4, "GPU") == [0, 1, 2, 3]
+
+
+@pytest.fixture
+def four_gpus(monkeypatch):
+    """A TensorFlow with four GPUs; returns what starts it with some of them."""
+    gpus = [tf.config.PhysicalDevice(f"/physical_device:GPU:{place}", "GPU") for place in range(4)]
+    state = {"visible": gpus, "started": False}
+
+    def set_visible(devices, kind):
+        if state["started"] and devices != state["visible"]:
+            raise RuntimeError("Visible devices cannot be modified after being initialized")
+        state["visible"] = devices
+
+    def start(*places):
+        state.update(visible=[gpus[place] for place in places], started=True)
+
+    for name, function in (
+        ("list_physical_devices", lambda kind: gpus),
+        ("get_visible_devices", lambda kind: state["visible"]),
+        ("set_visible_devices", set_visible),
+        ("list_logical_devices", lambda kind: state["visible"]),
+    ):
+        monkeypatch.setattr(tf.config, name, function)
+    return start
+
+
+@pytest.mark.parametrize("typed", [1, [3], [0, 2], 4])
+def test_gpus_are_chosen_before_tensorflow_starts(four_gpus, typed):
+    meant = parse_devices(typed).select(4, "GPU")
+
+    assert choose_gpus(parse_devices(typed)) is None
+    assert [int(gpu.name[-1]) for gpu in tf.config.get_visible_devices("GPU")] == meant
+
+
+@pytest.mark.parametrize(
+    ("used", "typed", "expected"),
+    [
+        ((0, 1, 2, 3), 1, [0]),
+        ((0, 1, 2, 3), [1, 3], [1, 3]),
+        ((2, 3), [2], [0]),
+        ((2, 3), [3, 2], [1, 0]),
+        ((1,), [1], None),
+        ((1,), "all", None),
+    ],
+)
+def test_a_tensorflow_that_has_started_trains_on_the_gpus_it_has(four_gpus, used, typed, expected):
+    four_gpus(*used)
+
+    assert choose_gpus(parse_devices(typed)) == expected
+    if len(used if expected is None else expected) == 1:
+        assert isinstance(find_devices(parse_devices(typed)), OneDevice)
+
+
+@pytest.mark.parametrize(("used", "typed"), [((0, 1, 2, 3), [1]), ((0,), 2), ((1,), 1)])
+def test_other_gpus_than_tensorflow_has_started_with_are_refused(four_gpus, used, typed):
+    four_gpus(*used)
+    listed = ",".join(map(str, used))
+
+    with pytest.raises(RecipeError, match=rf"(?s)has started .*, with {listed}\n.*the kernel"):
+        find_devices(parse_devices(typed))
 
 
 def test_a_batch_has_an_example_for_each_device():

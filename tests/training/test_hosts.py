@@ -1,9 +1,12 @@
 """Hosts find one another, train one model, and stop when one of them is gone."""
 
 import csv
+import fcntl
 import json
 import os
+import resource
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -15,7 +18,8 @@ from tests.api.test_resume import RECIPE
 from tests.training.test_devices import check_cases
 from tl_toolkit.errors import HostError, RecipeError
 from tl_toolkit.plan.hosts import Hosts, parse_hosts
-from tl_toolkit.training.meeting import meet
+from tl_toolkit.training import meeting as meetings
+from tl_toolkit.training.meeting import Meeting, meet
 
 CLOSE = 1e-5
 
@@ -120,6 +124,90 @@ def test_who_is_no_host_is_not_waited_for():
         assert list(pool.map(join, (0, 1))) == [b"hello", b"hello"]
 
 
+def visit(address, messages):
+    """Sends messages slowly to a host that listens or will; returns how many it took."""
+    name, port = address.split(":")
+    for _ in range(200):
+        try:
+            stranger = socket.create_connection((name, port))
+            break
+        except OSError:
+            time.sleep(0.02)
+    with stranger:
+        for count, message in enumerate(messages):
+            time.sleep(0.02)
+            try:
+                stranger.sendall(message)
+            except OSError:
+                return count
+        return len(messages)
+
+
+def wait_for_a_host(addresses):
+    with pytest.raises(HostError) as caught, meet(Hosts(tuple(addresses), 0), wait_seconds=0.5):
+        pass
+    return str(caught.value)
+
+
+def framed(text, size=None):
+    return struct.pack(">Q", len(text) if size is None else size) + text
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [framed(b"", 2**33), *[b" "] * 500],
+        [framed(b"", 1000), *[b" "] * 500],
+        [framed(b"[" * 1000), *[b" "] * 500],
+    ],
+    ids=["long", "slow", "deep"],
+)
+def test_a_stranger_cannot_keep_a_host_from_its_deadline(messages, monkeypatch):
+    monkeypatch.setattr(meetings, "_ANSWER_SECONDS", 0.3)
+    addresses = free_addresses()
+
+    with ThreadPoolExecutor(1) as pool:
+        taken = pool.submit(visit, addresses[0], messages)
+        assert "did not come" in wait_for_a_host(addresses)
+
+    assert taken.result() < len(messages)
+
+
+@pytest.mark.parametrize(
+    ("second", "expected"),
+    [
+        ([framed(b"{}", 102), *[b" "] * 100], "is gone"),
+        ([framed(b"{")], "another version"),
+        ([framed(b"[]")], "another version"),
+    ],
+    ids=["slow", "no JSON", "no facts"],
+)
+def test_who_takes_the_place_of_a_host_is_refused(second, expected, monkeypatch):
+    monkeypatch.setattr(meetings, "_ANSWER_SECONDS", 0.3)
+    addresses = free_addresses()
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(visit, addresses[0], [framed(b'{"index": 1}'), *second])
+        assert expected in wait_for_a_host(addresses)
+
+
+def test_the_end_of_a_host_is_noticed_among_thousands_of_open_files():
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(2048, limits[0]), limits[1]))
+    first, other = socket.socketpair()
+    try:
+        number = fcntl.fcntl(first.fileno(), fcntl.F_DUPFD_CLOEXEC, 1500)
+        meeting = Meeting(Hosts(("a:1", "b:1"), 0), {1: socket.socket(fileno=number)})
+        meeting.watch(lambda text: None)
+        assert meeting.find_lost(0.5) == ""
+        other.close()
+        assert meeting.find_lost(20).startswith("host 1 (b:1) is gone")
+        meeting.close()
+    finally:
+        first.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
 ALL = ("a:1", "b:1", "c:1")
 CLUSTER = {"cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"]}}
 
@@ -182,6 +270,7 @@ def run_processes(commands, folder, *, meanwhile=lambda processes: None):
     return codes, texts
 
 
+@pytest.mark.slow
 def test_two_processes_since_tensorflow_connects_once_train_what_one_trains(tmp_path):
     addresses = ",".join(free_addresses())
     commands = [

@@ -91,6 +91,7 @@ def test_mixtures_are_compared_on_stored_features(run):
     assert len(after) > 11 and "features_computed" not in dict(after)
 
 
+@pytest.mark.slow
 def test_of_images_that_are_mixed_only_those_of_validation_are_stored(tmp_path, monkeypatch):
     monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path / "cache"))
     events = []
@@ -158,6 +159,7 @@ def test_the_best_tuned_epoch_is_mixed_or_the_last_where_none_is_best(ends):
     assert ends(probe, np.float32([9, 9, np.nan])) is None
 
 
+@pytest.mark.slow
 def test_a_search_may_try_it(tmp_path):
     search = {"algorithm": "grid", "objective": "val_loss",
               "space": {"interpolate": {"choices": [False, True]}}}  # fmt: skip

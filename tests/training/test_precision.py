@@ -45,6 +45,7 @@ def features_of(trainer):
     return np.concatenate([np.asarray(batch) for batch, _ in features.chunks(np.arange(9), 9)])
 
 
+@pytest.mark.slow
 def test_features_are_those_of_bfloat16_stored_or_live(tmp_path, monkeypatch):
     monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path / "cache"))
     plan, task = plan_values(recipe_of("bfloat16", features={"store": "always"}))

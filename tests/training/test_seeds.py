@@ -96,6 +96,7 @@ def test_a_description_tells_phases_apart_that_are_not_equal():
     assert len({describe_phases(recipe, 0) for recipe in recipes}) == 4
 
 
+@pytest.mark.slow
 def test_trials_start_from_the_same_head_unless_seeds_vary(tmp_path):
     space = {"phases.head.learning_rate": {"choices": [1e-30, 1e-29]}}
     search = {"algorithm": "grid", "space": space}

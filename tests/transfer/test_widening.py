@@ -54,6 +54,7 @@ def test_widened_kernel_is_the_mean_of_the_three_times_three_by_the_channels():
             np.testing.assert_allclose(widened[:, :, band], mean * 3 / channels, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_equal_bands_get_the_response_that_grey_gets_from_the_base_of_rgb(tmp_path):
     rgb = save_base(tmp_path / "rgb.h5", **SMALL, pixels=RAW)
     grey = np.random.default_rng(1).uniform(-1, 1, (2, 32, 32, 1)).astype(np.float32)

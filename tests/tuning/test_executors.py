@@ -145,6 +145,7 @@ def test_three_workers_make_the_table_of_one_process(tmp_path, recipe, alone):
     assert search.best_recipe.read_text() == alone.best_recipe.read_text()
 
 
+@pytest.mark.slow
 def test_trials_that_ended_before_an_interrupt_are_not_trained_again(tmp_path, recipe, alone):
     out = tmp_path / "search"
     with pytest.raises(KeyboardInterrupt):

@@ -153,6 +153,7 @@ def test_a_small_space_is_gone_through_though_draws_collide():
     assert sum(one.budget is None for one, _ in actual) >= 1
 
 
+@pytest.mark.slow
 def test_the_winner_and_all_that_ended_are_what_finetune_makes_of_them(tmp_path, whole):
     tltool("finetune", whole.best_recipe, "export=false", "--out", "run", cwd=tmp_path)
     loaded = tl.load_recipe(whole.folder.recipe).recipe

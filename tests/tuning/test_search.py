@@ -131,6 +131,7 @@ def test_every_trial_is_what_finetune_makes_of_its_recipe(tmp_path, recipe):
         assert run.metrics["weights_sha256"] == trial.weights_sha256, trial.values
 
 
+@pytest.mark.slow
 def test_equal_first_phases_are_trained_once(tmp_path, recipe, monkeypatch):
     from tl_toolkit.training.phase import PhaseRun
 

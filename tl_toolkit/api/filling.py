@@ -6,13 +6,14 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_toolkit.api.base import reading_recipe
 from tl_toolkit.api.progress import handling
 from tl_toolkit.api.search import open_workers
-from tl_toolkit.cluster.tasks import Cluster, LostTask
+from tl_toolkit.cluster.tasks import LOCAL, Cluster, LostTask
 from tl_toolkit.errors import OutputError, Problem, RecipeError
 from tl_toolkit.events import Event, Handler
 from tl_toolkit.plan.check import check_recipe
@@ -47,7 +48,7 @@ def fill_features(
     Args:
         recipe: As in `finetune`.
         overrides: As in `finetune`.
-        threads: As in `finetune`.
+        threads: As in `finetune`. A worker of a cluster has `search.resources.cpus`.
         ray: As in `search`; hosts share the folder `features.location`.
         workers: As in `search`.
         progress: As in `finetune`: receives counts of images.
@@ -56,7 +57,8 @@ def fill_features(
         `folder` of the store, the number of `images`, `parts` and `seconds`.
 
     Raises:
-        RecipeError: Features cannot be stored, and why; or no cluster answers.
+        RecipeError: Features cannot be stored, and why; no cluster answers; or its hosts would not
+            see images that are converted.
         OutputError: Workers died again and again.
         ToolkitError: As `finetune` does before its first epoch.
     """
@@ -67,10 +69,12 @@ def fill_features(
             what = "precision = 'auto': measured by each run, and features depend on it"
             raise RecipeError(Problem("", what, "", "precision=float32"))
         handle = stack.enter_context(handling(progress))
-        cluster = stack.enter_context(open_workers(plan.recipe, ray, workers))
+        cluster = stack.enter_context(open_workers(plan.recipe, ray, workers, handle))
         scanned = stack.enter_context(_open_aside(plan.recipe.features.location))
         with numerics(deterministic=plan.recipe.deterministic, threads=threads):
             context = _survey(plan, Path(scanned), threads, handle)
+            if cluster is not None and ray != LOCAL:
+                _refuse_own_images(context)
             reason = _fill(context, cluster, handle)
     if reason is not None:
         hint = "features.store=always, a greater features.max_gb, or no fill: runs compute them"
@@ -110,6 +114,15 @@ def _survey(plan: Plan, folder: Path, threads: int | None, progress: Handler) ->
     return FillContext.of(plan, manifest, ahead, threads)
 
 
+def _refuse_own_images(context: FillContext) -> None:
+    """Refuses converted images in a folder of this host alone, which workers cannot read."""
+    converted = [image for image in context.manifest.examples if image.verdict == "converted"]
+    if converted and context.plan.recipe.features.location is None:
+        what = f"{len(converted)} images are converted, into a folder of this host alone"
+        expected = "Workers of other hosts read them from features.location, which hosts share."
+        raise RecipeError(Problem("data.convert", what, expected, "features.location=/shared/dir"))
+
+
 def _fill(context: FillContext, cluster: Cluster | None, progress: Handler) -> str | None:
     """Fills all parts, here or on the cluster; returns the reason if it cannot."""
     from tl_toolkit.training.filling import fill_part
@@ -117,16 +130,16 @@ def _fill(context: FillContext, cluster: Cluster | None, progress: Handler) -> s
     if cluster is None:
         return fill_part(context, None, progress)
     parts = context.list_parts()
-    shared = cluster.share(context)
-    for part in parts:
-        cluster.submit(part, fill_part, shared, part)
-    for done in range(1, len(parts) + 1):
-        key, reason = cluster.next()
+    shared = cluster.share(replace(context, threads=max(1, int(cluster.resources.cpus))))
+    results = cluster.run_all(fill_part, ((part, (shared, part)) for part in parts))
+    done, total = 0, sum(part.images for part in parts)
+    for part, reason in results:
         if isinstance(reason, LostTask):
-            what = f"{key}: its worker died, and so did those that tried it again: {reason}"
+            what = f"{part}: its worker died, and so did those that tried it again: {reason}"
             hint = "search.resources.memory_gb, or a smaller features.part"
             raise OutputError(Problem("features", what, "", hint))
         if reason is not None:
             return str(reason)
-        progress(Event("features_computed", done=done, total=len(parts)))
+        done += part.images
+        progress(Event("features_computed", done=done, total=total))
     return None

@@ -148,7 +148,7 @@ def finetune(
                 resume, overwrite, root = first.is_resumed, False, joined.scratch
                 if first.is_done:
                     return Run(RunFolder(Path(first.path)))
-        found = joined.devices if joined else _find_devices(choice, plan, threads)
+        sharing = joined.devices if joined else _find_devices(choice, plan, threads)
         name, resumed = loaded.recipe.name, None
         if resume and (before := find_resumed(name, Path(root), place)) is not None:
             plan, resumed = resume_plan(plan, before)
@@ -172,7 +172,7 @@ def finetune(
         plan = keep_base(plan, folder)
         with numerics(deterministic=loaded.recipe.deterministic, threads=threads):
             _announce(plan, threads, handle)
-            run = _Finetuning(plan, folder, handle, callbacks, resumed, found, joined).run()
+            run = _Finetuning(plan, folder, handle, callbacks, resumed, sharing, joined).run()
         if joined is not None:
             joined.meeting.finish()
         if first is not None:

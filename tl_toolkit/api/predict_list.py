@@ -104,7 +104,7 @@ def predict_list(
     check_folder(folder)
     with contextlib.ExitStack() as stack:
         handle = stack.enter_context(handling(progress))
-        cluster = stack.enter_context(_open_workers(ray, workers, threads))
+        cluster = stack.enter_context(_open_workers(ray, workers, threads, handle))
         with reporting_unwritable(folder):
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(hold(folder))
@@ -134,13 +134,14 @@ class _Job:
 
 
 def _open_workers(
-    ray: str | None, workers: int | None, threads: int | None
+    ray: str | None, workers: int | None, threads: int | None, progress: Handler
 ) -> contextlib.AbstractContextManager[Cluster | None]:
     if ray is None:
         if workers is not None:
             raise RecipeError(Problem("--workers", "goes with a cluster", "", "--ray local"))
         return contextlib.nullcontext()
-    return open_cluster(ray, workers=workers, resources=Resources(cpus=threads or 1))
+    resources = Resources(cpus=threads or 1)
+    return open_cluster(ray, workers=workers, resources=resources, progress=progress)
 
 
 def _begin(folder: Path, run: Run, files: Sequence[str], part: int) -> None:
@@ -212,21 +213,13 @@ def _predict_all(
             for job, files in sent:
                 yield predict_part(job, files)
         return
-    for job, files in sent:
-        # Paths wait here and not in the cluster's memory.
-        if len(cluster) >= 2 * cluster.workers:
-            yield _take(cluster)
-        cluster.submit(job.number, predict_part, job, files)
-    while len(cluster):
-        yield _take(cluster)
-
-
-def _take(cluster: Cluster) -> int:
-    number, count = cluster.next()
-    if isinstance(count, LostTask):
-        what = f"part {number}: its worker died, and so did those that tried it again: {count}"
-        raise OutputError(Problem("--ray", what, "", "the same command again, or fewer --workers"))
-    return int(count)
+    tasks = ((job.number, (job, files)) for job, files in sent)
+    for number, count in cluster.run_all(predict_part, tasks):
+        if isinstance(count, LostTask):
+            what = f"part {number}: its worker died, and so did those that tried it again: {count}"
+            hint = "the same command again, or fewer --workers"
+            raise OutputError(Problem("--ray", what, "", hint))
+        yield int(count)
 
 
 _opened: list[Run] = []
@@ -248,7 +241,7 @@ def predict_part(job: _Job, files: Sequence[str]) -> int:
     run = _opened[0]
     with numerics(deterministic=run.recipe.deterministic, threads=job.threads):
         inputs = Inputs(files=[Path(file) for file in files])
-        predictions = run._predict(inputs, None, (), native=False, report=ignore)
+        predictions = run.predict_inputs(inputs, None, (), native=False, report=ignore)
     errors = [item.error for item in predictions]
     table = run.tabulate([item for item in predictions if item.error is None], wide=True)
     rows = iter(table.rows)

@@ -16,6 +16,7 @@ from tl_toolkit.api.run import Run, load_run
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.events import Handler
 from tl_toolkit.images.manifest import Manifest
+from tl_toolkit.plan.devices import DeviceNames
 from tl_toolkit.plan.values import find_differences
 from tl_toolkit.runs.folder import InFolder, RunFolder
 from tl_toolkit.runs.listing import judge_state
@@ -98,6 +99,7 @@ def reproduce(
     out: str | Path | None = None,
     root: str | Path = "runs",
     threads: int | None = None,
+    devices: DeviceNames | None = None,
     progress: Handler | bool = False,
 ) -> Reproduction:
     """Trains a finished run again from its recipe and lock, and compares the two bit for bit.
@@ -111,6 +113,7 @@ def reproduce(
             `root`/<recipe name>-reproduced.
         root: Folder of all runs.
         threads: Size of TensorFlow's thread pools; by default that of the run.
+        devices: As in `finetune`; by default as many as the run had, on all of its hosts together.
         progress: As in `finetune`.
 
     Raises:
@@ -127,14 +130,18 @@ def reproduce(
         overrides["model.base.model"] = str(folder.base)
     numerics = read_json(folder.lock).get("numerics", {})
     pools = numerics.get("intra_op_threads")
-    with _choosing(out, Path(root), f"{recipe.name}-reproduced") as place:
+    count = numerics.get("device_count")
+    with (
+        _choosing(out, Path(root), f"{recipe.name}-reproduced") as place,
+        _naming_count(folder, count if devices is None else None),
+    ):
         again = finetune(
             folder.recipe,
             overrides=overrides,
             out=place,
             root=root,
             threads=threads or pools or None,
-            devices=numerics.get("device_count"),
+            devices=count if devices is None else devices,
             progress=progress,
         )
     return compare_results(folder, again.folder)
@@ -150,6 +157,20 @@ def _check(folder: RunFolder) -> None:
         what = f"is {state}" if state != "done" else "holds no lock.json"
         expected = "Only what a finished run has measured can be compared with a second time."
         raise RecipeError(Problem(name, what, expected, f"tltool finetune {folder.recipe}"))
+
+
+@contextlib.contextmanager
+def _naming_count(folder: RunFolder, count: int | None) -> Iterator[None]:
+    """Says where a number of devices is from that nobody typed, if there are fewer of them."""
+    try:
+        yield
+    except RecipeError as error:
+        if count is None or error.problems[0].where != "--devices":
+            raise
+        what = f"was trained on {count} devices (lock.json, numerics.device_count)"
+        expected = f"{error.problems[0].what}. With another number the last digits differ."
+        problem = Problem(name_run(folder.path), what, expected, "--devices 1")
+        raise RecipeError(problem) from error
 
 
 @contextlib.contextmanager

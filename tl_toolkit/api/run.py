@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tl_toolkit.api.answering import Engine, answer_by_export, check_engine, list_asks
+from tl_toolkit.api.engines import Engine, check_engine, list_keras_needs, predict_by_export
 from tl_toolkit.api.inputs import Image, Inputs, list_inputs, read_parity_images, tabulate_top
 from tl_toolkit.api.model import digest_weights, load_model
 from tl_toolkit.api.progress import handling
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from tl_toolkit.images.geometry import Resize
     from tl_toolkit.tasks.base import Task
-    from tl_toolkit.tasks.predictions import Answers, Prediction, Table
+    from tl_toolkit.tasks.predictions import OutputReader, Prediction, Table
 
 
 class Run(InFolder):
@@ -84,16 +84,16 @@ class Run(InFolder):
         return task
 
     @cached_property
-    def _answers(self) -> Answers:
+    def output_reader(self) -> OutputReader:
         """What outputs say; needs no TensorFlow."""
         state = self.folder.task_state
         learned = self.folder.read_json(state) if state.is_file() else {}
         task = self.recipe.task
-        built: Answers = task.open("answers").build(task, self.classes, learned)
+        built: OutputReader = task.open("outputs").build(task, self.classes, learned)
         return built
 
     @property
-    def _resize(self) -> Resize:
+    def resize(self) -> Resize:
         """How images are resized to the model's size."""
         from tl_toolkit.images.geometry import build_resize
 
@@ -241,12 +241,12 @@ class Run(InFolder):
             expected = "metrics.json holds what its folds measured."
             hint = f"tltool evaluate {name_run(self.path)} --data FOLDER, or a run with data.test"
             raise DataError(Problem(str(self.path), what, expected, hint))
-        targets = task.load_targets(examples, settings.image_size, self._resize)
+        targets = task.load_targets(examples, settings.image_size, self.resize)
         images = {
             size: Images(
                 examples,
                 image_size=size,
-                resize=self._resize,
+                resize=self.resize,
                 channels=settings.channels,
                 targets=targets,
             )
@@ -362,14 +362,14 @@ class Run(InFolder):
         with handling(progress) as handle:
             inputs = list_inputs(paths, folder, handle, channels=self.recipe.data.channels)
             _report_views(views, handle)
-            asks = list_asks(self, native=native, tta=bool(views))
-            found = answer_by_export(self, inputs, engine, asks=asks, report=handle)
-            if found is not None:
-                return found
+            needs = list_keras_needs(self, native=native, tta=bool(views))
+            predictions = predict_by_export(self, inputs, engine, needs=needs, report=handle)
+            if predictions is not None:
+                return predictions
             with self.numerics():
-                return self._predict(inputs, folder, views, native=native, report=handle)
+                return self.predict_inputs(inputs, folder, views, native=native, report=handle)
 
-    def _predict(
+    def predict_inputs(
         self,
         inputs: Inputs,
         folder: Path | None,
@@ -378,6 +378,17 @@ class Run(InFolder):
         native: bool,
         report: Handler,
     ) -> list[Prediction]:
+        """Returns predictions, as `predict`, of images that are listed.
+
+        The numerics are the caller's.
+
+        Args:
+            inputs: The images.
+            folder: Receives pictures of dense tasks; None for none.
+            views: The views that outputs are averaged over; none for the images alone.
+            native: As in `predict`.
+            report: Receives messages and counts.
+        """
         from tl_toolkit.images.pipeline import read_tensor
         from tl_toolkit.tasks.types import PredictionOptions
 
@@ -392,7 +403,7 @@ class Run(InFolder):
         files = inputs.files
         options = PredictionOptions(
             self.recipe.data.image_size,
-            self._resize,
+            self.resize,
             out=folder,
             native=native,
             report=lambda text: report(message(text)),
@@ -417,7 +428,7 @@ class Run(InFolder):
         """
         records = [item.as_record() for item in predictions]
         if top is None:
-            return self._answers.tabulate(records, wide=wide)
+            return self.output_reader.tabulate(records, wide=wide)
         self.check_top()
         return tabulate_top(records, min(top, len(self.classes)), wide=wide)
 
@@ -495,7 +506,7 @@ class Run(InFolder):
             files = read_parity_images(manifest, report, self.recipe.data.channels)
             files = leave_webp(files, report) if not webp else files
         data = self.recipe.data
-        sizes = Sizes(data.image_size, self._resize, data.channels)
+        sizes = Sizes(data.image_size, self.resize, data.channels)
         finished = finish_model(self._find_model(report), self._task, sizes, manifest, webp=webp)
         return publish(finished, self.folder, files=files, formats=chosen_formats)
 

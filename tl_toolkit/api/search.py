@@ -115,7 +115,8 @@ def search(
 ) -> SearchRun:
     """Trains a recipe with other values of some fields, trial after trial, and keeps the best.
 
-    On a cluster several trials run at a time; they are the same trials with the same scores.
+    On a cluster several trials run at a time; they are the same trials, and their scores are those
+    of one process with as many threads as `search.resources.cpus`.
 
     Args:
         recipe: As in `finetune`; its `search` section names the fields and values.
@@ -154,7 +155,7 @@ def search(
             plan = replace(plan_trial(plan, {}), reasons=plan.reasons)
         refuse_replaced_runs(plan, out)
         handle = stack.enter_context(handling(progress))
-        cluster = stack.enter_context(open_workers(plan.recipe, ray, workers))
+        cluster = stack.enter_context(open_workers(plan.recipe, ray, workers, handle))
         folder = stack.enter_context(
             open_search(plan.recipe, Path(root), out, resume=resume, overwrite=overwrite)
         )
@@ -280,7 +281,7 @@ def open_search(
 
 
 def open_workers(
-    recipe: Recipe, ray: str | None, workers: int | None
+    recipe: Recipe, ray: str | None, workers: int | None, progress: Handler
 ) -> AbstractContextManager[Cluster | None]:
     """Opens the cluster that a search asks for.
 
@@ -288,6 +289,7 @@ def open_workers(
         recipe: Says what a trial takes.
         ray: As in `search`.
         workers: As in `search`.
+        progress: Receives a warning when no node is left.
 
     Raises:
         RecipeError: No cluster answers, it has no room for a trial, or there are workers without
@@ -300,7 +302,7 @@ def open_workers(
         return contextlib.nullcontext()
     section = (recipe.search or Search()).resources
     resources = Resources(section.cpus, section.gpus, section.memory_gb)
-    return open_cluster(ray, workers=workers, resources=resources)
+    return open_cluster(ray, workers=workers, resources=resources, progress=progress)
 
 
 class Searching:
@@ -426,7 +428,8 @@ class Searching:
                     written = time.monotonic()
                 self.progress(Event("trial_ended", facts=asdict(trial), is_best=is_best))
         finally:
-            self._write_table(engine, trials)
+            if trials:
+                self._write_table(engine, trials)
         if best is None:
             raise SearchError(
                 Problem(

@@ -25,8 +25,8 @@ from tl_toolkit.training.meeting import Meeting, meet
 
 __all__ = ["Place", "Together", "joining"]
 
-_NOT_SENT = {"export", "report", "logs", "model.keras", ".writing"}
-"""Of a run's folder, what no host needs to go on with it."""
+_NOT_SENT = {"export", "report", "logs", ".writing"}
+"""Of a run's folder, what no host needs to resume it, beside its model."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Together:
         out = self.scratch / "run"
         if state := self.meeting.share():
             out.mkdir()
-            with tarfile.open(fileobj=io.BytesIO(state)) as archive:
+            with tarfile.open(fileobj=io.BytesIO(state), mode="r:") as archive:
                 archive.extractall(out, filter="data")
         return place, out
 
@@ -122,10 +122,10 @@ def _drop_places(values: Any) -> Any:
 
 
 def _pack(folder: Path) -> bytes:
-    buffer = io.BytesIO()
+    buffer, model = io.BytesIO(), RunFolder(folder).model
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for path in sorted(folder.iterdir()):
-            if path.name not in _NOT_SENT:
+            if path.name not in _NOT_SENT and path != model:
                 archive.add(path, path.name)
     return buffer.getvalue()
 

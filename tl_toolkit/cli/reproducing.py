@@ -24,8 +24,13 @@ from tl_toolkit.runs.states import name_run
     "--threads", type=click.IntRange(min=1),
     help="Size of TensorFlow's thread pools.  [that of RUN]",
 )  # fmt: skip
+@click.option(
+    "--devices", metavar="all|N|0,1", help="Train on so many GPUs.  [as many as RUN]"
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON on stdout.")
-def reproduce_command(run: str, out: Path | None, threads: int | None, as_json: bool) -> None:
+def reproduce_command(
+    run: str, out: Path | None, threads: int | None, devices: str | None, as_json: bool
+) -> None:
     """Train the finished RUN again from its recipe and lock, and compare the two bit for bit.
 
     Weights, history, metrics and predictions are compared, and what differs beside them: data,
@@ -33,7 +38,7 @@ def reproduce_command(run: str, out: Path | None, threads: int | None, as_json: 
     """
     from tl_toolkit.api.reproducing import reproduce
 
-    found = reproduce(run, out=out, threads=threads, progress=current.print_run())
+    found = reproduce(run, out=out, threads=threads, devices=devices, progress=current.print_run())
     if as_json:
         show_json(found.as_json())
     else:

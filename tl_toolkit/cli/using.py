@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from tl_toolkit.api.answering import ENGINES, Engine
+from tl_toolkit.api.engines import ENGINES, Engine
 from tl_toolkit.cli.arguments import takes_ray, takes_workers
 from tl_toolkit.cli.command import current
 from tl_toolkit.cli.console import (

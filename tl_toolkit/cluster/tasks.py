@@ -10,7 +10,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +23,7 @@ from tl_toolkit.cluster.local import (
     start_environment,
 )
 from tl_toolkit.errors import Problem, RecipeError
+from tl_toolkit.events import Handler, ignore, warning
 from tl_toolkit.runs.locks import hold, is_abandoned
 
 __all__ = ["LOCAL", "Cluster", "LostTask", "Resources", "open_cluster"]
@@ -32,6 +33,7 @@ LOCAL = "local"
 
 _FOLDER = "tltool-ray-"
 _RETRIES = 3
+_TURN_SECONDS = 30.0  # between two looks at whether there are nodes at all
 _OBJECT_STORE = 128 << 20
 """Bytes of shared memory of a local cluster: what is sent is small, and images stay in files."""
 
@@ -42,7 +44,7 @@ class Resources:
 
     Attributes:
         cpus: CPU cores, which are its threads too.
-        gpus: GPUs, or a part of one.
+        gpus: GPUs, or a part of one; a task of 0 sees none.
         memory_gb: Main memory in GB (10^9 bytes) that is set aside; None for none.
     """
 
@@ -65,11 +67,16 @@ class LostTask(Exception):
 class Cluster:
     """Sends tasks to workers.
 
+    Attributes:
+        workers: As below.
+        resources: As below.
+
     Args:
         ray: The module, connected.
         workers: How many tasks run at a time.
         resources: What each takes.
         environment: Variables that a worker sets back, as `replaced_environment` yields them.
+        progress: Receives a warning when no node is left that has room for a task.
     """
 
     def __init__(
@@ -78,10 +85,16 @@ class Cluster:
         workers: int,
         resources: Resources,
         environment: Mapping[str, str | None],
+        progress: Handler = ignore,
     ) -> None:
         self.workers = workers
         self._ray = ray
+        self.resources = resources
+        self._progress = progress
+        self._is_warned = False
         self._environment = dict(environment)
+        if not resources.gpus:  # Ray itself hides none from a task that asks for none
+            self._environment["CUDA_VISIBLE_DEVICES"] = ""
         # No retry of an error that the task itself raises: it would raise it again.
         options = {**resources.as_options(), "max_retries": _RETRIES, "retry_exceptions": False}
         self._run = ray.remote(_run_task).options(scheduling_strategy="SPREAD", **options)
@@ -115,7 +128,7 @@ class Cluster:
         Raises:
             Exception: What the task raised.
         """
-        (reference,), _ = self._ray.wait(list(self._open), num_returns=1)
+        reference = self._wait()
         key = self._open.pop(reference)
         try:
             return key, self._ray.get(reference)
@@ -123,6 +136,33 @@ class Cluster:
             raise error.cause from error
         except self._ray.exceptions.RayError as error:
             return key, LostTask(_first_line(error))
+
+    def run_all(
+        self, work: Callable[..., Any], tasks: Iterable[tuple[Hashable, Sequence[Any]]]
+    ) -> Iterator[tuple[Any, Any]]:
+        """Yields what `next` returns for each task, as they end; `workers` of them run at a time.
+
+        Args:
+            work: As in `submit`.
+            tasks: Keys and arguments; those of later tasks are not asked for before there is room.
+        """
+        for key, arguments in tasks:
+            if len(self) >= self.workers:
+                yield self.next()
+            self.submit(key, work, *arguments)
+        while len(self):
+            yield self.next()
+
+    def _wait(self) -> Any:
+        """Waits for any task, however long; warns once when there is no node for it."""
+        while True:
+            ended, _ = self._ray.wait(list(self._open), num_returns=1, timeout=_TURN_SECONDS)
+            if ended:
+                return ended[0]
+            if not self._is_warned and not _count_room(self._ray, self.resources):
+                self._is_warned = True
+                text = "no node of the cluster is left that has room for a task: waiting for one"
+                self._progress(warning(f"{text} (Ctrl-C ends; what is done is kept)"))
 
     def cancel(self) -> None:
         """Ends all tasks that are open, with their processes."""
@@ -142,7 +182,11 @@ def _run_task(
 
 @contextlib.contextmanager
 def open_cluster(
-    address: str, *, workers: int | None = None, resources: Resources | None = None
+    address: str,
+    *,
+    workers: int | None = None,
+    resources: Resources | None = None,
+    progress: Handler = ignore,
 ) -> Iterator[Cluster]:
     """Connects to a cluster for the block, or starts one on this machine.
 
@@ -150,6 +194,7 @@ def open_cluster(
         address: `local`, `auto`, or the address of a cluster's head, as `host:6379`.
         workers: How many tasks run at a time; by default as many as there is room for.
         resources: What each takes.
+        progress: As in `Cluster`.
 
     Raises:
         RecipeError: Ray is not installed, no cluster answers, or it has no room for a task.
@@ -164,8 +209,10 @@ def open_cluster(
             else:
                 _connect(ray, address)
                 stack.callback(ray.shutdown)
-        room = _count_room(ray, resources, address)
-        cluster = Cluster(ray, min(workers or room, room), resources, environment)
+        room = _count_room(ray, resources)
+        if not room:
+            raise _refuse_room(resources, address)
+        cluster = Cluster(ray, min(workers or room, room), resources, environment, progress)
         try:
             yield cluster
         finally:
@@ -238,24 +285,30 @@ def _connect(ray: ModuleType, address: str) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    """Returns the first line that an error has to say, or its name."""
+    """Returns the first line of an error's text that is not empty, or its name."""
     lines = (line.strip() for line in str(error).splitlines())
     return next(filter(None, lines), type(error).__name__)
 
 
-def _count_room(ray: ModuleType, resources: Resources, address: str) -> int:
-    """Returns how many tasks fit on the nodes that there are."""
-    needed = {"CPU": resources.cpus, "GPU": resources.gpus}
-    needed["memory"] = (resources.memory_gb or 0) * 1e9
-    wanted = {name: amount for name, amount in needed.items() if amount}
+def _list_needs(resources: Resources) -> dict[str, float]:
+    """Returns what a task takes, by Ray's names, without what it takes none of."""
+    memory = (resources.memory_gb or 0) * 1e9
+    needed = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": memory}
+    return {name: amount for name, amount in needed.items() if amount}
+
+
+def _count_room(ray: ModuleType, resources: Resources) -> int:
+    """Returns how many tasks fit on the nodes that live."""
+    wanted = _list_needs(resources).items()
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    room = sum(
-        min((int(node.get(name, 0) / amount + 1e-9) for name, amount in wanted.items()), default=1)
+    return sum(
+        min((int(node.get(name, 0) / amount + 1e-9) for name, amount in wanted), default=1)
         for node in nodes
     )
-    if not room:
-        words = ", ".join(f"{amount:g} {name}" for name, amount in wanted.items())
-        what = f"no node has room for a task, which takes {words}"
-        hint = "search.resources.cpus=1 search.resources.gpus=0, or larger nodes"
-        raise RecipeError(Problem(f"--ray {address}", what, "", hint))
-    return room
+
+
+def _refuse_room(resources: Resources, address: str) -> RecipeError:
+    words = ", ".join(f"{amount:g} {name}" for name, amount in _list_needs(resources).items())
+    what = f"no node has room for a task, which takes {words}"
+    hint = "search.resources.cpus=1 search.resources.gpus=0, or larger nodes"
+    return RecipeError(Problem(f"--ray {address}", what, "", hint))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -60,10 +61,17 @@ def run_apart(
             env=os.environ | {"KERAS_HOME": folder, "KERAS_BACKEND": "tensorflow"},
         )  # fmt: skip
         if child.returncode != 0:
-            what = f"{failure}: {find_last_line(child.stderr)}"
+            what = f"{failure}: {_describe_end(child)}"
             raise ParityError(Problem(words[-1], what, consequence))
         with np.load(target, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
+
+
+def _describe_end(child: subprocess.CompletedProcess[str]) -> str:
+    """Returns why a process failed; one that is killed, as for its memory, says nothing itself."""
+    if child.returncode < 0:
+        return f"its process was ended by {signal.Signals(-child.returncode).name}"
+    return find_last_line(child.stderr)
 
 
 def find_last_line(text: str) -> str:

@@ -32,6 +32,18 @@ def name_outputs(names: list[str], values: Any) -> dict[str, Any]:
     return dict(zip(names if len(names) > 1 else [SINGLE], values, strict=True))
 
 
+def import_litert() -> tuple[Any, str]:
+    """Returns the LiteRT runtime's class of interpreters, and its name with the version.
+
+    Raises:
+        ImportError: It is not installed, or cannot be loaded.
+    """
+    import ai_edge_litert as litert
+    from ai_edge_litert.interpreter import Interpreter
+
+    return Interpreter, f"LiteRT {getattr(litert, '__version__', '')}".strip()
+
+
 def open_litert(path: str, threads: int) -> tuple[Call, str]:
     """Opens a .tflite file by the LiteRT runtime, or by the one inside TensorFlow.
 
@@ -40,19 +52,25 @@ def open_litert(path: str, threads: int) -> tuple[Call, str]:
         threads: Threads of a call.
     """
     try:
-        import ai_edge_litert as litert
-        from ai_edge_litert.interpreter import Interpreter
-
-        name = f"LiteRT {getattr(litert, '__version__', '')}".strip()
+        interpreter, name = import_litert()
     except ImportError:
         import tensorflow as tf
 
-        Interpreter, name = tf.lite.Interpreter, f"LiteRT of TensorFlow {tf.__version__}"
-    interpreter = Interpreter(path, num_threads=threads)
+        interpreter, name = tf.lite.Interpreter, f"LiteRT of TensorFlow {tf.__version__}"
+    return build_call(interpreter(path, num_threads=threads)), name
+
+
+def build_call(interpreter: Any) -> Call:
+    """Returns a function that calls a .tflite file.
+
+    Args:
+        interpreter: Has the file open.
+    """
     (source,) = interpreter.get_input_details()
     interpreter.allocate_tensors()
     runner = interpreter.get_signature_runner()
-    places = {name: found["index"] for name, found in runner.get_output_details().items()}
+    details = runner.get_output_details().items()
+    places = {name: output["index"] for name, output in details}
     shape = [tuple(source["shape"])]
 
     def call(images: Any) -> Any:
@@ -64,7 +82,7 @@ def open_litert(path: str, threads: int) -> tuple[Call, str]:
         interpreter.invoke()
         return name_outputs([*places], map(interpreter.get_tensor, places.values()))
 
-    return call, name
+    return call
 
 
 def open_onnx(path: str, threads: int) -> tuple[Call, str]:
@@ -234,15 +252,15 @@ def main(runtime: str, model_path: str, inputs: str, outputs: str, settings: str
 
     images = np.load(inputs, allow_pickle=False)["images"]
     call, name = OPENERS[runtime](model_path, options.get("threads", 2))
-    answers = [call(images[index : index + 1]) for index in range(len(images))]
+    calls = [call(images[index : index + 1]) for index in range(len(images))]
     batch = np.repeat(images[:1], options.get("batch", 1), axis=0)
-    named: dict[str, Any] = {
-        f"outputs/{key}": np.concatenate([np.asarray(answer[key]) for answer in answers])
-        for key in answers[0]
+    arrays: dict[str, Any] = {
+        f"outputs/{key}": np.concatenate([np.asarray(named[key]) for named in calls])
+        for key in calls[0]
     }
     np.savez(
         outputs,
-        **named,
+        **arrays,
         milliseconds=time_calls(call, batch, options.get("calls", 0)),
         runtime=name,
     )

@@ -74,7 +74,7 @@ def _publish(
         draft = scratch / path.name
         with reporting_unwritable(path):
             form.write(finished, draft)
-        origin = describe_origin(run.model, draft)
+        origin = describe_origin(run, draft)
         report = {**_compare(finished, draft, form, files), **origin}
         if proof is not None:
             _refuse_unequal(report, proof)

@@ -1,7 +1,7 @@
-"""Answers by a run's LiteRT export, in a process without TensorFlow.
+"""Predictions by a run's LiteRT export, in a process without TensorFlow.
 
-An export answers for a run only if its proof says that it was made of the run's model.keras, and
-that it is the file that was proved.
+An export predicts for a run only if its proof says that it was made of the run's model.keras and
+task.json, and that it is the file that was proved.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from typing import Any
 import numpy as np
 
 from tl_toolkit.errors import DataError
-from tl_toolkit.export.graph_process import SINGLE, Call, open_litert
+from tl_toolkit.export.apart import find_last_line
+from tl_toolkit.export.graph_process import SINGLE, Call, build_call, import_litert
 from tl_toolkit.images.geometry import Resize
 from tl_toolkit.images.plain import NotPlain, read_plain, resize_plain
 from tl_toolkit.runs.files import hash_file
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.tasks.predictions import Answers, Prediction
+from tl_toolkit.tasks.predictions import OutputReader, Prediction
 
-__all__ = ["MOST_FILES", "NotQuick", "QuickModel", "describe_origin", "open_quick"]
+__all__ = ["MOST_FILES", "NotQuick", "QuickModel", "describe_origin", "is_stale", "open_quick"]
 
 MOST_FILES = 32
-"""The most images that an export answers for unasked. For more, starting TensorFlow is a small part
-of the time, and Keras answers, as it does without an export."""
+"""The most images that an export predicts unasked. For more, starting TensorFlow is a small part of
+the time, and Keras predicts, as it does without an export."""
 
 _MODEL, _PROOF = "model.tflite", "parity.litert.json"
 _OF_WEIGHTS = ("config.json", "model.weights.h5")
@@ -37,12 +38,12 @@ RUNTIME = "ai_edge_litert"
 
 
 class NotQuick(Exception):
-    """Why an export does not answer.
+    """Why an export does not predict.
 
     Args:
         reason: Why, in words.
         is_plain: Whether there is nothing to say of it: no export, or no runtime for it.
-        hint: What makes it answer.
+        hint: What makes it predict.
     """
 
     def __init__(self, reason: str, *, is_plain: bool = False, hint: str = "") -> None:
@@ -51,14 +52,16 @@ class NotQuick(Exception):
         self.hint = hint
 
 
-def describe_origin(model: Path, export: Path) -> dict[str, str]:
-    """Returns digests for a proof: of the model that an export was made of, and of the export.
+def describe_origin(folder: RunFolder, export: Path) -> dict[str, str]:
+    """Returns digests for a proof: of the model, of what its task learned, and of the export.
 
     Args:
-        model: The run's model.keras; may be missing.
+        folder: The run; model.keras and task.json may be missing.
         export: What was written.
     """
-    origin = {"model": _digest_model(model)} if model.is_file() else {}
+    origin = {"model": _digest_model(folder.model)} if folder.model.is_file() else {}
+    state = folder.task_state  # an export holds its temperature and thresholds
+    origin["task"] = hash_file(state) if state.is_file() else ""
     return origin | ({"sha256": hash_file(export)} if export.is_file() else {})
 
 
@@ -68,6 +71,21 @@ def _digest_model(path: Path) -> str:
         entries = [archive.getinfo(name) for name in _OF_WEIGHTS]
     text = "\n".join(f"{entry.filename} {entry.file_size} {entry.CRC}" for entry in entries)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def is_stale(folder: RunFolder, export: Path, proof: Path) -> bool:
+    """Returns whether an export's proof names another model, or another file, than there is now.
+
+    Args:
+        folder: The run.
+        export: What was exported.
+        proof: Its report, which need not be there.
+    """
+    if not proof.is_file():
+        return False
+    report = folder.read_json(proof)
+    origin = describe_origin(folder, export)
+    return any(report.get(name, digest) != digest for name, digest in origin.items())
 
 
 class QuickModel:
@@ -89,7 +107,7 @@ class QuickModel:
     def predict(
         self,
         files: Sequence[Path],
-        answers: Answers,
+        reader: OutputReader,
         *,
         arrays: Mapping[Path, np.ndarray],
         refused: Mapping[Path, str],
@@ -98,25 +116,31 @@ class QuickModel:
 
         Args:
             files: Image files.
-            answers: What outputs say.
+            reader: What outputs say.
             arrays: Pixels, uint8 (h, w, 3), of those that are no files.
             refused: Why some hold no image.
 
         Raises:
-            NotQuick: A file takes the decoder.
+            NotQuick: A file takes the decoder, or the runtime cannot run the export.
         """
         for path in files:
             if path in refused:
-                yield answers.describe(path, None, refused[path])
+                yield reader.describe(path, None, refused[path])
                 continue
             try:
                 pixels = arrays[path] if path in arrays else read_plain(path)
             except NotPlain as error:
                 raise NotQuick(f"{path} takes the decoder of TensorFlow: {error}") from error
             image = resize_plain(pixels, self._size, self._resize)
+            yield reader.describe(path, self._read(image, reader.served), None)
+
+    def _read(self, image: np.ndarray, served: str) -> np.ndarray:
+        """Returns the output for an image, uint8 (h, w, 3)."""
+        try:
             named = self._call(image[np.newaxis].astype(np.float32))
-            output = named[SINGLE if SINGLE in named else answers.served]
-            yield answers.describe(path, np.array(output[0]), None)
+            return np.array(named[SINGLE if SINGLE in named else served][0])
+        except Exception as error:  # the runtime raises several kinds, of C++ too
+            raise NotQuick(f"{self.runtime} cannot run the export: {_shorten(error)}") from error
 
 
 def open_quick(
@@ -131,7 +155,7 @@ def open_quick(
         threads: Threads of a call.
 
     Raises:
-        NotQuick: There is none, it is of another model, or its runtime is missing.
+        NotQuick: There is none, it is of another model, or no runtime opens it.
     """
     path, proof = folder.export / _MODEL, folder.export / _PROOF
     if not (path.is_file() and proof.is_file()):
@@ -143,15 +167,23 @@ def open_quick(
         raise NotQuick("LiteRT is not installed", is_plain=True, hint=hint)
     if not _is_proved(folder, path, proof):
         hint = "tltool export RUN --to litert"
-        raise NotQuick(f"{path} is not proved to be of this run's model.keras", hint=hint)
-    call, runtime = open_litert(str(path), threads)
+        raise NotQuick(f"{path} is not proved to be of this run as it is now", hint=hint)
+    try:
+        interpreter, runtime = import_litert()  # never the one of TensorFlow, which takes seconds
+        call = build_call(interpreter(str(path), num_threads=threads))
+    except Exception as error:  # the runtime raises several kinds, of C++ too
+        raise NotQuick(f"LiteRT cannot open {path}: {_shorten(error)}") from error
     return QuickModel(call, size, resize, runtime)
+
+
+def _shorten(error: Exception) -> str:
+    return find_last_line(f"{type(error).__name__}: {error}")
 
 
 def _is_proved(folder: RunFolder, path: Path, proof: Path) -> bool:
     try:
         report: dict[str, Any] = json.loads(proof.read_text("utf-8"))
-        wanted = {name: report[name] for name in ("model", "sha256")}
-        return bool(report["holds"]) and wanted == describe_origin(folder.model, path)
+        proved = {name: report[name] for name in ("model", "task", "sha256")}
+        return bool(report["holds"]) and proved == describe_origin(folder, path)
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, DataError):
         return False

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tl_toolkit.errors import RecipeError
-from tl_toolkit.runs.locks import hold
+from tl_toolkit.runs.locks import describe_holder, hold
 
-__all__ = ["LEASE_PREFIX", "leased"]
+__all__ = ["LEASE_PREFIX", "describe_lessee", "leased"]
 
 LEASE_PREFIX = ".lease-"
 """Prefix of the names of the folders that are locked."""
@@ -31,7 +31,7 @@ def leased(entries: Sequence[Path], images: Sequence[bytes]) -> Iterator[bool]:
     Raises:
         OSError: The store cannot be written.
     """
-    name = LEASE_PREFIX + hashlib.sha256(b"".join(images)).hexdigest()[:16]
+    name = _name(images)
     with contextlib.ExitStack() as stack:
         is_ours = True
         for folder in sorted(set(entries)):  # in one order, so that two never wait for each other
@@ -43,6 +43,22 @@ def leased(entries: Sequence[Path], images: Sequence[bytes]) -> Iterator[bool]:
         if not is_ours:
             stack.close()
         yield is_ours
+
+
+def describe_lessee(entries: Sequence[Path], images: Sequence[bytes]) -> str:
+    """Returns who computes these images, as words; "another process" where none does by now.
+
+    Args:
+        entries: As in `leased`.
+        images: As in `leased`.
+    """
+    name = _name(images)
+    held = [folder / name for folder in sorted(set(entries)) if (folder / name).is_dir()]
+    return describe_holder(held[0]) if held else "another process"
+
+
+def _name(images: Sequence[bytes]) -> str:
+    return LEASE_PREFIX + hashlib.sha256(b"".join(images)).hexdigest()[:16]
 
 
 @contextlib.contextmanager

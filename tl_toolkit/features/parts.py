@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -22,32 +23,29 @@ class Part:
         split: Name of the split.
         view: Number of the augmented view, from 1; None for the images as they are.
         number: Counts from 0.
+        images: How many images it has.
     """
 
     split: str
     view: int | None
     number: int
+    images: int
 
 
-def cut_parts(
-    images: Sequence[_T], missing: Collection[_T], size: int
-) -> list[tuple[int, list[_T]]]:
+def cut_parts(missing: Iterable[_T], places: Mapping[_T, int], size: int) -> list[list[_T]]:
     """Returns the missing images by part, which all images decide and not those that are missing.
 
     Args:
-        images: All images of a split, each once.
-        missing: Some of them.
+        missing: Some images of a split, each once.
+        places: The place of each of its images, from 0.
         size: Images of a part.
 
     Returns:
-        The number of each part that lacks images, and these.
+        The images of each part that lacks some, in the order of the split.
     """
-    parts = []
-    for number, start in enumerate(range(0, len(images), size)):
-        lacking = [image for image in images[start : start + size] if image in missing]
-        if lacking:
-            parts.append((number, lacking))
-    return parts
+    ordered = sorted(missing, key=places.__getitem__)
+    groups = itertools.groupby(ordered, key=lambda image: places[image] // size)
+    return [list(group) for _, group in groups]
 
 
 def list_parts(counts: Mapping[str, int], views: int | None, size: int) -> list[Part]:
@@ -59,7 +57,7 @@ def list_parts(counts: Mapping[str, int], views: int | None, size: int) -> list[
         size: Images of a part.
     """
     return [
-        Part(split, view, number)
+        Part(split, view, number, min(size, count - number * size))
         for split, count in counts.items()
         for view in (range(1, views + 1) if views and split == "train" else (None,))
         for number in range(-(-count // size))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 import os
@@ -16,7 +17,7 @@ import tensorflow as tf
 
 from tl_toolkit.architectures.batches import Batch, as_list, connect
 from tl_toolkit.features.fingerprint import Digests, PrefixKeys
-from tl_toolkit.features.leases import leased
+from tl_toolkit.features.leases import describe_lessee, leased
 from tl_toolkit.features.parts import Part, cut_parts
 from tl_toolkit.features.sets import FeatureSet, StoredFeatures
 from tl_toolkit.features.settings import FeatureSettings
@@ -111,7 +112,25 @@ class PrefixStore:
             split: [bytes.fromhex(example.sha256) for example in members.examples]
             for split, members in images.items()
         }
+        self._distinct = {
+            split: list(dict.fromkeys(contents)) for split, contents in self._contents.items()
+        }
         self._functions: dict[Any, Callable[[Batch], list[tf.Tensor]]] = {}
+        self._entries: dict[str, Entry] | None = None
+
+    @functools.cached_property
+    def _data(self) -> str:
+        return _name_data(self._images)
+
+    @functools.cached_property
+    def _orders(self) -> dict[str, dict[bytes, int]]:
+        """The place of each image among the different ones of its split."""
+        return {split: _number(distinct) for split, distinct in self._distinct.items()}
+
+    @functools.cached_property
+    def _places(self) -> dict[str, dict[bytes, int]]:
+        """The place of each image in its split, the last one of several."""
+        return {split: _number(contents) for split, contents in self._contents.items()}
 
     def _describe_context(self) -> dict[str, Any]:
         return {
@@ -148,7 +167,10 @@ class PrefixStore:
         facts = {}
         if view is not None and self._views is not None:
             facts = self._views.describe(view)
-        return self.cache.entry(self._keys.key(cut.tensors, digests, **facts))
+        key = self._keys.key(cut.tensors, digests, **facts)
+        if self._entries is None:
+            return self.cache.entry(key)
+        return self._entries.setdefault(key, self.cache.entry(key))
 
     def find_unreadable(self, cut: Cut) -> str:
         """Returns why nothing can be kept at a cut: code that its key needs; else "".
@@ -192,7 +214,12 @@ class PrefixStore:
         ]
 
     def find_gaps(
-        self, cuts: Sequence[Cut], digests: Digests, *, only: str | None = None
+        self,
+        cuts: Sequence[Cut],
+        digests: Digests,
+        *,
+        only: str | None = None,
+        part: Part | None = None,
     ) -> list[Gap]:
         """Returns the missing features at these cuts, by split and view, shallower cuts first.
 
@@ -200,18 +227,31 @@ class PrefixStore:
             cuts: The cuts.
             digests: Digests of all weights as they are now.
             only: The one split that is searched; None for all.
+            part: The one part that is searched; None for all.
         """
+        if part is not None and self._entries is None:
+            # Parts follow each other, of few keys: each would read all shards again.
+            self._entries = {}
         gaps = []
-        for image_pass in self._passes(only):
+        for image_pass in self._passes(part.split if part else only):
+            if part is not None and image_pass.view != part.view:
+                continue
+            members = self._distinct[image_pass.split]
+            if part is not None:
+                start = part.number * self._settings.part
+                members = members[start : start + self._settings.part]
             for cut in sorted(cuts, key=lambda cut: cut.position):
                 entry = self._entry(cut, digests, image_pass.view)
-                images = entry.missing(self._contents[image_pass.split])
-                if images:
+                if images := entry.missing(members):
                     gaps.append(Gap(image_pass, cut, entry, images))
         return gaps
 
     def fill(
-        self, gaps: Sequence[Gap], digests: Digests, *, only: Part | None = None
+        self,
+        gaps: Sequence[Gap],
+        digests: Digests,
+        *,
+        report_wait: Callable[[str], None] = lambda lessee: None,
     ) -> Iterator[int]:
         """Computes and stores missing features, in one pass for each split and view.
 
@@ -220,32 +260,37 @@ class PrefixStore:
         Args:
             gaps: The missing features, as `find_gaps` returns them.
             digests: Digests of all weights as they are now.
-            only: The one part that is filled; None for all.
+            report_wait: Receives who computes what is waited for, once for each pass.
 
         Yields:
-            The number of images of each step.
+            The number of images of each step; 0 at each turn of a wait.
 
         Raises:
             OSError: The store cannot be written.
         """
-        for image_pass, group in itertools.groupby(gaps, key=lambda gap: gap.of):
-            if only is None or (image_pass.split, image_pass.view) == (only.split, only.view):
-                yield from self._fill_pass(list(group), digests, only)
+        for _, group in itertools.groupby(gaps, key=lambda gap: gap.of):
+            yield from self._fill_pass(list(group), digests, report_wait)
 
-    def _fill_pass(self, gaps: Sequence[Gap], digests: Digests, only: Part | None) -> Iterator[int]:
-        images = list(dict.fromkeys(self._contents[gaps[0].of.split]))
-        parts = cut_parts(images, set(_union(gaps)), self._settings.part)
-        waiting = [part for number, part in parts if only is None or number == only.number]
+    def _fill_pass(
+        self, gaps: Sequence[Gap], digests: Digests, report_wait: Callable[[str], None]
+    ) -> Iterator[int]:
+        waiting = cut_parts(_union(gaps), self._orders[gaps[0].of.split], self._settings.part)
         wanted = [set(gap.images) for gap in gaps]
+        folders = [gap.entry.folder for gap in gaps]
+        is_reported = False
         while waiting:
             held = []
             for part in waiting:
-                with leased([gap.entry.folder for gap in gaps], part) as is_ours:
+                with leased(folders, part) as is_ours:
                     if is_ours:
                         yield from self._fill_part(gaps, wanted, part, digests)
                     else:
                         held.append(part)
             if len(held) == len(waiting):
+                if not is_reported:
+                    report_wait(describe_lessee(folders, held[0]))
+                    is_reported = True
+                yield 0  # so that the caller may report that it waits, or end
                 time.sleep(_WAIT_SECONDS)
             waiting = held
 
@@ -287,17 +332,12 @@ class PrefixStore:
 
     def _order(self, gaps: Sequence[Gap]) -> list[bytes]:
         """Returns the images of all gaps as their split has them: each gap's are in that order."""
-        wanted = set(_union(gaps))
-        return [
-            image for image in dict.fromkeys(self._contents[gaps[0].of.split]) if image in wanted
-        ]
+        return sorted(_union(gaps), key=self._orders[gaps[0].of.split].__getitem__)
 
     def _write(self, gap: Gap) -> contextlib.AbstractContextManager[ShardWriter]:
         shapes = [tuple(tensor.shape[1:]) for tensor in as_list(gap.cut.tensors)]
         made_by = f"{self._transfer.model.name} before {gap.cut.name}"
-        return gap.entry.write(
-            gap.images, shapes, self._settings.dtype, made_by, data=_name_data(self._images)
-        )
+        return gap.entry.write(gap.images, shapes, self._settings.dtype, made_by, data=self._data)
 
     def _find_source(
         self, gap: Gap, images: Sequence[bytes], digests: Digests
@@ -349,8 +389,7 @@ class PrefixStore:
                 tensors = stored.take(np.arange(start, start + len(batch)))
                 yield tensors[0] if len(tensors) == 1 else tensors, batch
             return
-        contents = self._contents[image_pass.split]
-        places = {image: place for place, image in enumerate(contents)}
+        contents, places = self._contents[image_pass.split], self._places[image_pass.split]
         order = np.array([places[image] for image in images])
         for pixels, indices in self._images[image_pass.split].batches(order, size):
             batch = [contents[index] for index in indices]
@@ -358,6 +397,10 @@ class PrefixStore:
                 yield pixels, batch
             else:
                 yield self._views.augment(pixels, indices, image_pass.view), batch
+
+
+def _number(images: Sequence[bytes]) -> dict[bytes, int]:
+    return {image: place for place, image in enumerate(images)}
 
 
 def _union(gaps: Iterator[Gap] | Sequence[Gap]) -> list[bytes]:

@@ -16,7 +16,7 @@ from tl_toolkit.architectures.costs import count_graph
 from tl_toolkit.events import Event, Handler, message
 from tl_toolkit.features.fingerprint import Digests
 from tl_toolkit.features.parts import Part
-from tl_toolkit.features.prefix_store import PrefixStore, count_images
+from tl_toolkit.features.prefix_store import Gap, PrefixStore, count_images
 from tl_toolkit.features.sets import FeatureSet, LiveFeatures
 from tl_toolkit.features.settings import FeatureSettings
 from tl_toolkit.features.teacher import find_outputs
@@ -64,6 +64,7 @@ class FeatureSource:
         self._store = PrefixStore(transfer, settings, images, self._views)
         self._reported: set[str] = set()
         self._work: dict[str, int] = {}
+        self._roomy: set[tuple[str, ...]] = set()
 
     def at(
         self,
@@ -287,16 +288,36 @@ class FeatureSource:
         Raises:
             OSError: The store cannot be written.
         """
-        gaps = self._store.find_gaps(cuts, digests, only=only)
-        if not gaps:
-            return None
-        needed = sum(len(gap.images) * self._store.example_bytes(gap.cut) for gap in gaps)
-        # Complete entries stay too: they are read together with those that are computed now.
-        if not self._make_room(needed, self._store.keys(cuts, digests)):
-            return f"{needed / 1e9:.2f} GB do not fit into features.max_gb or on the disk"
+        names = tuple(cut.name for cut in cuts)
+        if part is None or names not in self._roomy:
+            gaps = self._store.find_gaps(cuts, digests, only=only)
+            needed = sum(len(gap.images) * self._store.example_bytes(gap.cut) for gap in gaps)
+            # Complete entries stay too: they are read together with those that are computed now.
+            if gaps and not self._make_room(needed, self._store.keys(cuts, digests)):
+                return f"{needed / 1e9:.2f} GB do not fit into features.max_gb or on the disk"
+        if part is not None:
+            # Of thousands of parts, each asks for its own images alone from here on.
+            self._roomy.add(names)
+            gaps = self._store.find_gaps(cuts, digests, part=part)
+        if gaps:
+            self._fill_gaps(gaps, digests)
+            self._reported.update(
+                _without_numbers(f"features: read from the store before {name}") for name in names
+            )
+        return None
+
+    def _fill_gaps(self, gaps: Sequence[Gap], digests: Digests) -> None:
+        """Computes missing features, and reports how many."""
         total = count_images(gaps)
+        needed = sum(len(gap.images) * self._store.example_bytes(gap.cut) for gap in gaps)
         done = 0
-        for count in self._store.fill(gaps, digests, only=part):
+
+        def report_wait(lessee: str) -> None:
+            self._progress(
+                message(f"waiting for {lessee}, which computes features of these images")
+            )
+
+        for count in self._store.fill(gaps, digests, report_wait=report_wait):
             done += count
             self._progress(Event("features_computed", done=done, total=total))
         names = ", ".join(dict.fromkeys(gap.cut.name for gap in gaps))
@@ -304,10 +325,6 @@ class FeatureSource:
             f"features: the frozen part before {names} ran once for {total} images, and not in "
             f"each epoch; {needed / 1e6:.1f} MB are kept"
         )
-        self._reported.update(
-            _without_numbers(f"features: read from the store before {cut.name}") for cut in cuts
-        )
-        return None
 
     def _make_room(self, needed: int, keep: Sequence[str]) -> bool:
         cache = self._store.cache

@@ -122,8 +122,11 @@ class Entry:
             shutil.rmtree(draft, ignore_errors=True)
 
     def _refresh(self) -> None:
-        """Reads shards that were published since the last call."""
-        for path in sorted(_shards_in(self.folder)):
+        """Reads shards that were published since the last call, and forgets deleted ones."""
+        paths = sorted(_shards_in(self.folder))
+        if not self._seen.issubset(paths):
+            self._known, self._seen = {}, set()
+        for path in paths:
             if path in self._seen:
                 continue
             with contextlib.suppress(OSError, ValueError):
@@ -202,6 +205,8 @@ class FeatureCache:
             for lease in folder.glob(f"{LEASE_PREFIX}*"):
                 if is_abandoned(lease):
                     shutil.rmtree(lease, ignore_errors=True)
+                with contextlib.suppress(OSError):  # held, or gone
+                    lease.rmdir()  # its holder was killed before it locked it, or after
 
 
 def _is_left(draft: Path) -> bool:

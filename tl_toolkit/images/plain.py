@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from tl_toolkit.images.convert import as_rgb
 from tl_toolkit.images.geometry import Padding, Resize
+from tl_toolkit.images.png import find_png_flaw
 from tl_toolkit.images.upright import turn_by_exif
 from tl_toolkit.sources.listing import MAX_BYTES, MAX_PIXELS
 
@@ -67,6 +68,8 @@ def _decode(encoded: bytes) -> np.ndarray:
                 raise NotPlain("an animated PNG image")
             with Image.open(io.BytesIO(encoded), formats=("PNG",)) as second:
                 second.verify()  # of checksums, which reading the pixels leaves out
+            if flaw := find_png_flaw(encoded):
+                raise NotPlain(flaw)
         image.load()
         return np.asarray(as_rgb(turn_by_exif(image)))
 

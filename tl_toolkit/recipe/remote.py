@@ -42,7 +42,8 @@ def find_address_fault(address: str) -> str:
             f"expected an address without credentials or options after {parts.scheme}://, got one "
             "with @, ? or #: credentials come from the environment"
         )
-    if not address.isprintable() or any(part in (".", "..") for part in address.split("/")):
+    is_plain = address.isprintable() and "::" not in address  # fsspec would chain two addresses
+    if not is_plain or any(part in (".", "..") for part in address.split("/")):
         return f"expected an address of plain folders, got {address!r}"
     if not (parts.netloc + parts.path).strip("/"):
         return f"expected {parts.scheme}://BUCKET/FOLDER, got {address!r}"

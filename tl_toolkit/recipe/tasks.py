@@ -134,7 +134,7 @@ class TaskSection(KindSection):
         """Imports a module of the task's folder.
 
         Args:
-            name: `planning`, light, `answers`, which imports numpy, or `task`, which imports
+            name: `planning`, light, `outputs`, which imports numpy, or `task`, which imports
                 TensorFlow.
         """
         own_module = f"tl_toolkit.tasks.{self.kind}.{name}"

@@ -35,7 +35,14 @@ from tl_toolkit.runs.lock_files import (
 )
 from tl_toolkit.runs.processes import describe_process, is_gone, shares_kernel
 
-__all__ = ["find_holder", "hold", "is_abandoned", "is_taken_over", "refuse_follower"]
+__all__ = [
+    "describe_holder",
+    "find_holder",
+    "hold",
+    "is_abandoned",
+    "is_taken_over",
+    "refuse_follower",
+]
 
 _BEAT_SECONDS = 15.0
 _PATIENCE_SECONDS = 5.0  # the moment before a holder has named itself is shorter
@@ -101,6 +108,15 @@ def find_holder(folder: Path) -> dict[str, Any] | None:
         return None if seen.is_dead(time.time()) else seen.holder
     claim = inspect(Path(folder) / CLAIM)
     return None if claim is None or claim.is_dead(time.time()) else claim.holder
+
+
+def describe_holder(folder: Path) -> str:
+    """Returns who holds a folder and since when, as words; "another process" if unknown.
+
+    Args:
+        folder: The folder.
+    """
+    return _name(find_holder(folder) or {})
 
 
 def is_taken_over(folder: Path) -> bool:

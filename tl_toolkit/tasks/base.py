@@ -1,7 +1,7 @@
 """The contract of a task: its targets, head, loss, metrics, predictions and served model.
 
 A task is a folder with `spec.py` (its section of a recipe, light), `planning.py` (its part of a
-plan, light), `answers.py` (what outputs say, by numpy alone), `report.py` (its sections of a
+plan, light), `outputs.py` (what outputs say, by numpy alone), `report.py` (its sections of a
 report, from what a run's files hold) and `task.py`, which defines `build(recipe, classes)` and
 returns a `Task`. Tasks with one vector of outputs per image share `tl_toolkit.tasks.image`, and
 tasks with one output per pixel share `tl_toolkit.tasks.dense`. No code outside this folder depends
@@ -22,7 +22,7 @@ from tl_toolkit.architectures.batches import PREFIX_BATCH
 from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.images.manifest import Example, Manifest
 from tl_toolkit.tasks.parity import Limits
-from tl_toolkit.tasks.predictions import Answers
+from tl_toolkit.tasks.predictions import OutputReader
 from tl_toolkit.tasks.resampling import Sample
 from tl_toolkit.tasks.solvers import Solution, Solver
 from tl_toolkit.tasks.types import (
@@ -411,7 +411,7 @@ class Task:
         raise NotImplementedError
 
     @property
-    def answers(self) -> Answers:
+    def output_reader(self) -> OutputReader:
         """What the outputs say, and how it is shown."""
         raise NotImplementedError
 
@@ -422,7 +422,7 @@ class Task:
             records: Records from `Prediction.as_record`.
             wide: Include every number, for CSV; else only those that fit a terminal.
         """
-        return self.answers.tabulate(records, wide=wide)
+        return self.output_reader.tabulate(records, wide=wide)
 
     # -------------------------------------------------------------------------------------- serving
 

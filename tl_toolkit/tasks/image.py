@@ -215,7 +215,7 @@ class ImageTask(Task):
             error: Why the file was refused; None otherwise.
         """
         row = None if output is None else self.read_outputs(output[np.newaxis])[0]
-        return self.answers.describe(path, row, error)
+        return self.output_reader.describe(path, row, error)
 
     def predict(
         self, model: keras.Model, paths: Sequence[Path], options: PredictionOptions

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["Answers", "Columns", "Prediction", "Table", "name_columns", "read_numbers"]
+__all__ = ["Columns", "OutputReader", "Prediction", "Table", "name_columns", "read_numbers"]
 
 Columns = Mapping[str, Sequence[str]]
 """The cells of each column, by its name, for the images of one split."""
@@ -47,8 +47,8 @@ class Prediction(Protocol):
         """Returns plain values, which JSON can hold."""
 
 
-class Answers(Protocol):
-    """What the outputs of a model say; `answers.py` of a task builds it without TensorFlow.
+class OutputReader(Protocol):
+    """What the outputs of a model say; `outputs.py` of a task builds it without TensorFlow.
 
     Attributes:
         served: The output of an export that is read, where it has several.

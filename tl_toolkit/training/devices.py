@@ -176,7 +176,7 @@ class Replicas:
             scope = keras.StatelessScope(
                 [*zip(variables, trained, strict=True), *changes.seed(replica)]
             )
-            with tf.GradientTape() as tape, scope, _synchronized(model):
+            with tf.GradientTape() as tape, scope:
                 tape.watch(trained)
                 objective, loss, state = compute(tf.nest.pack_sequence_as(examples, part), own)
             # A whole batch on each replica counts once.
@@ -189,7 +189,8 @@ class Replicas:
             # What is added up is one tensor: hosts exchange one message a step.
             return _join([loss, *found, *means]), state * tf.cast(counts, state.dtype), streams
 
-        joined, state, streams = self.strategy.run(replicate)
+        with _synchronized(model):  # around all replicas: each is traced in a thread of its own
+            joined, state, streams = self.strategy.run(replicate)
         shapes = [each.shape for each, is_in in zip(trained, connected, strict=True) if is_in]
         shapes = [tf.TensorShape([]), *shapes, *changes.shapes]
         loss, *values = _split(self.strategy.reduce("sum", joined, axis=None), shapes)
@@ -338,39 +339,58 @@ def random_streams(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
 def find_devices(choice: DeviceChoice) -> Devices:
     """Returns the devices that are meant: GPUs, or where there are none, logical CPUs.
 
-    GPUs that are not meant TensorFlow does not use from now on, for the life of the process, if it
-    has not started before.
-
     Args:
         choice: The devices.
 
     Raises:
-        RecipeError: There are fewer.
+        RecipeError: There are fewer, or TensorFlow has started with others.
     """
-    choice = choose_gpus(choice)
-    gpus = tf.config.list_physical_devices("GPU")
-    kind = "GPU" if gpus else "CPU"
+    kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+    places = choose_gpus(choice)
     names = [device.name for device in tf.config.list_logical_devices(kind)]
-    names = [names[place] for place in choice.select(len(names), kind)]
+    if kind == "CPU":
+        places = choice.select(len(names), kind)
+    if places is not None:
+        names = [names[place] for place in places]
     return Replicas(tf.distribute.MirroredStrategy(names)) if len(names) > 1 else OneDevice()
 
 
-def choose_gpus(choice: DeviceChoice) -> DeviceChoice:
-    """Lets TensorFlow use no other GPUs than those that are meant, if it has not started.
+def choose_gpus(choice: DeviceChoice) -> list[int] | None:
+    """Lets TensorFlow use no other GPUs than those that are meant, for the life of the process.
+
+    Where it has started it keeps those that it has. Replicas take some of them, but one device
+    alone is the first of them.
 
     Args:
         choice: The devices.
 
     Returns:
-        All devices, of those that it uses now; where it has started, the same ones.
+        Places among the GPUs that TensorFlow uses; None for all of them.
+
+    Raises:
+        RecipeError: There are fewer, or TensorFlow has started with others.
     """
     gpus = tf.config.list_physical_devices("GPU")
-    if gpus and (choice.places or choice.count):
-        visible = [gpus[place] for place in choice.select(len(gpus), "GPU")]
-        with contextlib.suppress(RuntimeError):  # it has started, and keeps all of them
-            tf.config.set_visible_devices(visible, "GPU")
-            return DeviceChoice(choice.text)
-    return choice
+    if not gpus or not (choice.places or choice.count):
+        return None
+    meant = [gpus[place] for place in choice.select(len(gpus), "GPU")]
+    try:
+        tf.config.set_visible_devices(meant, "GPU")
+        return None
+    except RuntimeError as error:
+        used = tf.config.get_visible_devices("GPU")
+        places = [used.index(gpu) for gpu in meant if gpu in used]
+        if len(places) < len(meant) or (len(places) == 1 and places != [0]):
+            listed = ",".join(str(gpus.index(gpu)) for gpu in used) or "no GPU"
+            raise RecipeError(
+                Problem(
+                    where="--devices",
+                    what=f"{choice.text}: TensorFlow has started in this process, with {listed}",
+                    expected="It takes the GPUs of a process before its first operation.",
+                    hint="a new process; in a notebook, restart the kernel",
+                )
+            ) from error
+        return places
 
 
 def refuse_small_batch(devices: Devices, batch_size: int) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.eager import context as eager_context
 
 from tl_toolkit.errors import HostError, Problem, RecipeError
+from tl_toolkit.keras_private import abort_collectives
 from tl_toolkit.plan.devices import DeviceChoice
 from tl_toolkit.plan.hosts import Hosts
 from tl_toolkit.training.devices import Replicas, choose_gpus
@@ -87,7 +87,7 @@ def connect(hosts: Hosts, meeting: Meeting, choice: DeviceChoice | None) -> Host
 
 def _abort(text: str) -> None:
     """Ends the sums that wait for a host that is gone; else only its heartbeats would."""
-    eager_context.context().abort_collective_ops(tf.errors.UNAVAILABLE, text)
+    abort_collectives(tf.errors.UNAVAILABLE, text)
 
 
 @contextlib.contextmanager

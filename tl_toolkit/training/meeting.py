@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import select
 import socket
 import struct
 import threading
@@ -20,15 +19,19 @@ __all__ = ["Meeting", "describe_loss", "meet"]
 
 _WAIT_SECONDS = 300.0
 """How long hosts wait for one another: people start them by hand, schedulers one by one."""
+_ANSWER_SECONDS = 10.0  # for a host's first words; who is slower is a stranger
 _POLL_SECONDS = 0.2
-_MOST_BYTES = 2**34  # no message is longer; what says so is no host of ours
+_MOST_BYTES = 2**34  # no state is longer; what says so is no host of ours
+_MOST_FACTS = 2**20
+_MOST_WORDS = 2**10
 
 
 class Meeting:
     """A connection from each host to the first one, open while the run is trained.
 
-    It carries no weights and no images. What it carries is neither secret nor signed: a network
-    that others can reach is not for it, and neither is that of TensorFlow's own messages.
+    What it carries is JSON, numbers, and the state that a resumed run goes on from. It is neither
+    secret nor signed: a network that others can reach is not for it, nor for TensorFlow's own
+    messages. Nothing of it is unpickled or run.
 
     Args:
         hosts: The hosts.
@@ -54,25 +57,27 @@ class Meeting:
             self._send(index, value)
         return value
 
-    def check_equal(self, facts: dict[str, Any]) -> None:
+    def check_equal(self, facts: dict[str, Any], *, seconds: float | None = None) -> None:
         """Refuses to train what is not the same on all hosts.
 
         Args:
             facts: Values that JSON can hold, by the words for them.
+            seconds: How long to wait for all hosts; None for as long as their processes live.
 
         Raises:
             HostError: A host has another value; raised on all hosts.
         """
+        deadline = None if seconds is None else time.monotonic() + seconds
         if not self.hosts.is_first:
             self._send(0, json.dumps(facts).encode())
-            if text := self._receive(0).decode():
+            if text := self._receive(0, _MOST_FACTS, deadline).decode(errors="replace"):
                 raise HostError(text)
             return
         own = json.loads(json.dumps(facts))
         texts = []
         for index in self._connections:
-            found = json.loads(self._receive(index))
-            names = [name for name in own if found.get(name) != own[name]]
+            values = _read_facts(self._receive(index, _MOST_FACTS, deadline))
+            names = [name for name in own if values.get(name) != own[name]]
             if names:
                 texts.append(f"{self.hosts.describe(index)} has another {', '.join(names)}")
         text = "; ".join(texts)
@@ -92,13 +97,11 @@ class Meeting:
     def _watch(self, end: Callable[[str], None]) -> None:
         places = {connection: index for index, connection in self._connections.items()}
         while not self._is_over.wait(_POLL_SECONDS):
-            with contextlib.suppress(ValueError, OSError):  # closed here, meanwhile
-                readable, _, _ = select.select(list(places), [], [], 0)
-                for connection in readable:
-                    if _has_ended(connection) and not self._is_over.is_set():
-                        self._lost = _name_lost(self.hosts, places[connection])
-                        end(self._lost)
-                        return
+            for connection, index in places.items():
+                if _has_ended(connection) and not self._is_over.is_set():
+                    self._lost = _name_lost(self.hosts, index)
+                    end(self._lost)
+                    return
 
     def find_lost(self, seconds: float) -> str:
         """Returns a sentence on the host that is gone, "" if none is.
@@ -130,6 +133,8 @@ class Meeting:
         """Ends the connections; the others notice."""
         self._end_watch()
         for connection in self._connections.values():
+            with contextlib.suppress(OSError):  # it has ended
+                connection.shutdown(socket.SHUT_RDWR)  # a forked child may hold it too
             connection.close()
 
     def _send(self, index: int, value: bytes) -> None:
@@ -138,9 +143,9 @@ class Meeting:
         except OSError as error:
             raise HostError(describe_loss(_name_lost(self.hosts, index))) from error
 
-    def _receive(self, index: int) -> bytes:
+    def _receive(self, index: int, most: int = _MOST_BYTES, deadline: float | None = None) -> bytes:
         try:
-            return _receive(self._connections[index])
+            return _receive(self._connections[index], most, deadline)
         except (OSError, EOFError) as error:
             raise HostError(describe_loss(_name_lost(self.hosts, index))) from error
 
@@ -165,27 +170,43 @@ def _name_lost(hosts: Hosts, index: int) -> str:
 
 def _has_ended(connection: socket.socket) -> bool:
     try:
-        return connection.recv(1, socket.MSG_PEEK) == b""
+        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
     except OSError:
         return True
 
 
-def _receive(connection: socket.socket) -> bytes:
-    (size,) = struct.unpack(">Q", _read(connection, 8))
-    if size > _MOST_BYTES:
+def _receive(connection: socket.socket, most: int, deadline: float | None) -> bytes:
+    """Returns a message of at most so many bytes, which is complete by a deadline."""
+    (size,) = struct.unpack(">Q", _read(connection, 8, deadline))
+    if size > most:
         raise EOFError("no message of a host")
-    return _read(connection, size)
+    return _read(connection, size, deadline)
 
 
-def _read(connection: socket.socket, size: int) -> bytes:
+def _read(connection: socket.socket, size: int, deadline: float | None) -> bytes:
     parts = []
     while size:
+        if deadline is not None:
+            connection.settimeout(max(0.01, deadline - time.monotonic()))
+            if time.monotonic() > deadline:  # else one byte at a time would last for ever
+                raise TimeoutError("the message is not complete")
         part = connection.recv(min(size, 2**20))
         if not part:
             raise EOFError("the connection has ended")
         parts.append(part)
         size -= len(part)
     return b"".join(parts)
+
+
+def _read_facts(text: bytes) -> dict[str, Any]:
+    """Returns the facts of a message; none for what is no JSON object."""
+    try:
+        facts = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 @contextlib.contextmanager
@@ -205,12 +226,13 @@ def meet(hosts: Hosts, *, wait_seconds: float = _WAIT_SECONDS) -> Iterator[Meeti
     deadline = time.monotonic() + wait_seconds
     own = {"version": __version__, "hosts": list(hosts.addresses)}
     connections = _listen(hosts, deadline) if hosts.is_first else {0: _call(hosts, deadline)}
-    for connection in connections.values():
-        connection.settimeout(None)
-        _keep_alive(connection)
     meeting = Meeting(hosts, connections)
     try:
-        meeting.check_equal(own)
+        # The first host may have begun to wait just before the last one came.
+        meeting.check_equal(own, seconds=wait_seconds + _ANSWER_SECONDS)
+        for connection in connections.values():
+            connection.settimeout(None)
+            _keep_alive(connection)
         yield meeting
     finally:
         meeting.close()
@@ -220,14 +242,19 @@ def _listen(hosts: Hosts, deadline: float) -> dict[int, socket.socket]:
     """Returns the connections of all other hosts, each of which says its place first."""
     _, port = hosts.split(0)
     connections: dict[int, socket.socket] = {}
+    is_6 = hosts.addresses[0].startswith("[")
     try:
-        server = socket.create_server(("", port))
+        server = socket.create_server(
+            ("", port), family=socket.AF_INET6 if is_6 else socket.AF_INET
+        )
     except OSError as error:
         raise HostError(f"{hosts.describe(0)} cannot listen: {error.strerror}") from error
     with server, contextlib.ExitStack() as kept:
         while len(connections) < len(hosts.addresses) - 1:
             server.settimeout(max(0.01, deadline - time.monotonic()))
             try:
+                if time.monotonic() > deadline:  # though strangers may still come
+                    raise TimeoutError
                 connection, _ = server.accept()
             except TimeoutError as error:
                 absent = sorted(set(range(1, len(hosts.addresses))) - set(connections))
@@ -243,11 +270,11 @@ def _listen(hosts: Hosts, deadline: float) -> dict[int, socket.socket]:
 
 def _ask_place(connection: socket.socket) -> int | None:
     """Returns the place that a host says it has; None of somebody else."""
-    connection.settimeout(10.0)
     try:
-        place = json.loads(_receive(connection))["index"]
-    except (OSError, EOFError, ValueError, KeyError, TypeError):
+        words = _receive(connection, _MOST_WORDS, time.monotonic() + _ANSWER_SECONDS)
+    except (OSError, EOFError):
         return None
+    place = _read_facts(words).get("index")
     return place if isinstance(place, int) else None
 
 
@@ -256,7 +283,7 @@ def _call(hosts: Hosts, deadline: float) -> socket.socket:
     while True:
         connection = None
         try:
-            connection = socket.create_connection(hosts.split(0), timeout=10.0)
+            connection = socket.create_connection(hosts.split(0), timeout=_ANSWER_SECONDS)
             value = json.dumps({"index": hosts.index}).encode()
             connection.sendall(struct.pack(">Q", len(value)) + value)
             return connection
@@ -283,6 +310,12 @@ def _describe_absent(hosts: Hosts, absent: list[int]) -> HostError:
 def _keep_alive(connection: socket.socket) -> None:
     """Lets the connection to a host without power or network end within a minute."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+    options = {
+        "TCP_KEEPIDLE": 15,
+        "TCP_KEEPINTVL": 10,
+        "TCP_KEEPCNT": 3,
+        "TCP_USER_TIMEOUT": 60_000,
+    }
+    for name, value in options.items():
         if hasattr(socket, name):
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -15,13 +15,13 @@ from tl_toolkit.plan.space import Space
 from tl_toolkit.plan.values import find_differences
 from tl_toolkit.recipe.search_schema import Search
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.runtime import describe_arithmetic, numerics
+from tl_toolkit.runtime import count_threads, describe_arithmetic, numerics
 from tl_toolkit.tasks.registry import build_task
 from tl_toolkit.training.prepare import load_images
 from tl_toolkit.tuning.jobs import Job, Outcome
 from tl_toolkit.tuning.trial_runner import TrialRunner
 
-__all__ = ["ClusterExecutor", "SearchContext", "run_job"]
+__all__ = ["ClusterExecutor", "SearchContext", "compare_arithmetic", "run_job"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class SearchContext:
         folder: The search's folder, on a disk that workers share.
         manifest: The images.
         arithmetic: That of the driver, as `describe_arithmetic` returns it.
+        threads: The driver's, as `count_threads` returns them.
     """
 
     key: str
@@ -45,6 +46,7 @@ class SearchContext:
     folder: RunFolder
     manifest: Manifest
     arithmetic: Mapping[str, Any]
+    threads: int
 
     @classmethod
     def of(
@@ -60,7 +62,8 @@ class SearchContext:
             manifest: As above.
         """
         key = secrets.token_hex(8)
-        return cls(key, plan, search, space, folder, manifest, describe_arithmetic())
+        arithmetic, threads = describe_arithmetic(), count_threads()
+        return cls(key, plan, search, space, folder, manifest, arithmetic, threads)
 
 
 class ClusterExecutor:
@@ -95,7 +98,7 @@ class ClusterExecutor:
 
 
 class _Worker:
-    """The runner of one search in a worker's process, and what it has to tell."""
+    """The runner of one search in a worker's process, and the events that it reports."""
 
     def __init__(self, context: SearchContext) -> None:
         self.key = context.key
@@ -105,18 +108,16 @@ class _Worker:
         images = load_images(plan, task, context.manifest)
         self.runner = TrialRunner(
             plan, context.search, context.space, context.folder,
-            progress=self._hear, images=images,
+            progress=self._keep, images=images,
         )  # fmt: skip
-        if names := _compare_arithmetic(context.arithmetic):
-            text = f"a worker has another {', '.join(names)} than this process: scores may differ"
-            self._events.append(warning(f"{text} in their last digits, and so in all that follows"))
+        self._events += map(warning, compare_arithmetic(context.arithmetic, context.threads))
 
-    def _hear(self, event: Event) -> None:
+    def _keep(self, event: Event) -> None:
         if event.text:
             self._events.append(event)
 
     def take_events(self) -> list[Event]:
-        """Returns what was heard since the last call."""
+        """Returns the events since the last call."""
         events, self._events = self._events, []
         return events
 
@@ -145,6 +146,22 @@ def run_job(context: SearchContext, job: Job) -> Outcome:
     return replace(outcome, events=tuple(worker.take_events()))
 
 
-def _compare_arithmetic(expected: Mapping[str, Any]) -> list[str]:
-    """Returns what of the arithmetic of this process is another than the driver's."""
-    return sorted(find_differences([dict(expected), describe_arithmetic()]))
+def compare_arithmetic(expected: Mapping[str, Any], threads: int) -> list[str]:
+    """Returns what of this process's arithmetic is not the driver's, and what follows.
+
+    Args:
+        expected: The driver's, as `describe_arithmetic` returns it.
+        threads: The driver's, as `count_threads` returns them.
+    """
+    texts = []
+    if names := sorted(find_differences([dict(expected), describe_arithmetic()])):
+        text = f"a worker has another {', '.join(names)} than this process: scores may differ"
+        texts.append(f"{text} in their last digits, and so in all that follows")
+    own = count_threads()
+    if own != threads:
+        texts.append(
+            f"workers compute with {own} threads, and this process with {threads}: scores may "
+            "differ in their last digits from those of a search without --ray. "
+            f"Try: --threads {own}, or search.resources.cpus={threads}"
+        )
+    return texts

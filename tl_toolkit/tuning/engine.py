@@ -90,7 +90,7 @@ class Engine:
             self._candidates = Candidates(folder.candidates, most=most, is_max=is_max)
         self._known: dict[int, Trial] = {}
         self._chooser: Chooser | None = None
-        self._said: set[str] = set()
+        self._reported: set[str] = set()
 
     def begin(self) -> list[Trial]:
         """Returns the trials that are done already; the oracle learns their scores.
@@ -231,7 +231,7 @@ class Engine:
             self._chooser.close()
 
     def _report_exhausted(self, chooser: Chooser) -> None:
-        """Says that a search ended before its trials, as its space has no other values."""
+        """Reports that a search ended before its trials, as its space has no other values."""
         count = len(self._known)
         if chooser.is_exhausted and count < (self.search.count or 0):
             text = f"all {count} combinations of the space were tried: "
@@ -307,9 +307,9 @@ class Engine:
         )
 
     def _report_once(self, event: Event) -> None:
-        """Reports what several workers say of themselves, once."""
-        if event.text not in self._said:
-            self._said.add(event.text)
+        """Reports an event once, which several workers report of themselves."""
+        if event.text not in self._reported:
+            self._reported.add(event.text)
             self._progress(event)
 
     def average(self, trials: Sequence[Trial], folder: RunFolder) -> Averaged | None:

@@ -51,7 +51,7 @@ class Outcome:
         parameters: As in `Trial`.
         error: Why it failed; "" if it did not.
         weights: The weights that training changed, where a soup is made of them; else None.
-        events: What another process has to tell.
+        events: Those that another process reports.
     """
 
     number: int

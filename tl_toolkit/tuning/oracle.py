@@ -188,7 +188,7 @@ class Chooser:
             self._scores[proposal.number] = score
 
     def _begin_group(self) -> bool:
-        """Tells the oracle the scores of a group; returns False while some are missing."""
+        """Reports the scores of a group to the oracle; returns False while some are missing."""
         if len(self._scores) < self._open:
             return False
         for number in sorted(self._scores):

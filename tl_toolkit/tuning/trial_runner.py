@@ -61,7 +61,7 @@ class TrialRunner:
             plan, space, folder, progress=progress, quiet=self._report_work, images=images
         )
         self._paused: dict[int, tuple[float, Paused | PausedFolds]] = {}
-        self._said: set[str] = set()
+        self._reported: set[str] = set()
 
     def run(self, job: Job) -> Outcome:
         """Trains a trial.
@@ -147,11 +147,11 @@ class TrialRunner:
         self._watch(event)
         if event.kind in ("phase_began", "step_ended", "epoch_ended"):
             return
-        if event.kind == "message":  # each trial would say the same of itself
+        if event.kind == "message":  # each trial would report the same of itself
             about = event.text.partition(":")[0]
-            if about in self._said:
+            if about in self._reported:
                 return
-            self._said.add(about)
+            self._reported.add(about)
         self._progress(event)
 
 

@@ -137,6 +137,7 @@ def test_without_it_each_image_comes_once_in_the_order_that_it_had():
     np.testing.assert_array_equal(order([0] * 30), expected)
 
 
+@pytest.mark.slow
 def test_oversampled_steps_are_the_same_with_a_store_and_after_a_pause(tmp_path, monkeypatch):
     monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path / "cache"))
     recipe = digits_recipe(

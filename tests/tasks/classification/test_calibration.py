@@ -191,8 +191,8 @@ def test_the_exported_model_has_a_named_output_for_each_limit(runs):
     plain, run = runs
     images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
 
-    names = plain._task.build_endpoints(plain.model, plain._resize).serve_images(images)
-    served = run._task.build_endpoints(run.model, run._resize).serve_images(tf.constant(images))
+    names = plain._task.build_endpoints(plain.model, plain.resize).serve_images(images)
+    served = run._task.build_endpoints(run.model, run.resize).serve_images(tf.constant(images))
 
     assert set(names) == {"probabilities", "label", "index"}
     assert set(served) - set(names) == {"label_set", "ood_score", "abstain"}
@@ -220,7 +220,7 @@ def test_a_graph_of_keras_alone_has_the_limits_too(runs):
     outputs = graph(images.astype(np.float32))
 
     assert plain._task.build_graph(plain.model) is plain.model
-    served = run._task.build_endpoints(run.model, run._resize).serve_images(tf.constant(images))
+    served = run._task.build_endpoints(run.model, run.resize).serve_images(tf.constant(images))
     assert set(outputs) == {"probabilities", "label_set", "ood_score", "abstain"}
     for name in ("probabilities", "ood_score"):
         np.testing.assert_allclose(outputs[name], served[name], atol=1e-5)

@@ -334,14 +334,15 @@ def test_a_report_shows_targets_predictions_and_errors(run):
     assert text.count('<img src="data:image/jpeg;base64,') == 16
 
 
+@pytest.mark.slow
 def test_the_temperature_of_a_run_is_that_of_pixels_all_over_its_maps(run):
     if run.recipe.task.kind != "segmentation":
         pytest.skip("of tasks with classes")
     task = build_task(replace_fields(run.recipe, {"task.calibrate": True}), run.classes)
     examples = run._read_manifest().of("validation")
     size = run.recipe.data.image_size
-    masks = task.load_targets(examples, size, run._resize)
-    view = ModelView(run.model, task, Images(examples, image_size=size, resize=run._resize,
+    masks = task.load_targets(examples, size, run.resize)
+    view = ModelView(run.model, task, Images(examples, image_size=size, resize=run.resize,
                                              channels=3, targets=masks))  # fmt: skip
 
     task.finish(view, masks)

@@ -14,11 +14,6 @@ import tensorflow as tf
 from tl_toolkit.architectures.heads import HeadLayers
 from tl_toolkit.images.manifest import Example, Manifest
 from tl_toolkit.recipe.schema import Recipe
-from tl_toolkit.tasks.classification.answers import (
-    ClassAnswers,
-    ClassPrediction,
-    class_probabilities,
-)
 from tl_toolkit.tasks.classification.calibration import (
     Limits,
     find_features,
@@ -31,6 +26,11 @@ from tl_toolkit.tasks.classification.metrics import (
     find_interval,
     measure_classification,
     sample_classes,
+)
+from tl_toolkit.tasks.classification.outputs import (
+    ClassPrediction,
+    ClassReader,
+    class_probabilities,
 )
 from tl_toolkit.tasks.classification.spec import ClassificationSection, is_imbalanced
 from tl_toolkit.tasks.image import ImageTask
@@ -436,9 +436,9 @@ class Classification(ImageTask):
         return np.asarray(entropy(rows, base=len(self.classes), axis=1))
 
     @property
-    def answers(self) -> ClassAnswers:
+    def output_reader(self) -> ClassReader:
         """How probabilities are read."""
-        return ClassAnswers(self.classes, self._limits.threshold)
+        return ClassReader(self.classes, self._limits.threshold)
 
     def serve(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns what an exported model returns.

@@ -14,8 +14,8 @@ from tl_toolkit.architectures.batches import Batch, take_examples
 from tl_toolkit.errors import DataError
 from tl_toolkit.images.pipeline import read_pixels, resize_pixels
 from tl_toolkit.images.tta import Size, View, build_views
-from tl_toolkit.tasks.dense.answers import MapPrediction
 from tl_toolkit.tasks.dense.mirrors import MirrorPredictor
+from tl_toolkit.tasks.dense.outputs import MapPrediction
 from tl_toolkit.tasks.dense.pictures import Pictures, choose_palette
 from tl_toolkit.tasks.dense.predictor import DensePredictor
 from tl_toolkit.tasks.dense.resizing import place_pixels

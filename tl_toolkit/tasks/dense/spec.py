@@ -38,7 +38,7 @@ class DenseSection(TaskSection):
     ignores_colors: ClassVar[bool] = True
     balances: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     shared_modules: ClassVar[Mapping[str, str]] = {
-        "answers": "tl_toolkit.tasks.dense.answers",
+        "outputs": "tl_toolkit.tasks.dense.outputs",
         "planning": "tl_toolkit.tasks.dense.planning",
         "metrics": "tl_toolkit.tasks.dense.metrics",
     }

@@ -17,9 +17,9 @@ from tl_toolkit.architectures.taps import pad_to_cells
 from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.images.manifest import Example, Manifest
 from tl_toolkit.tasks.base import Task
-from tl_toolkit.tasks.dense.answers import MapAnswers
 from tl_toolkit.tasks.dense.heads import build_pixel_head, find_named_maps
 from tl_toolkit.tasks.dense.inspection import inspect_targets
+from tl_toolkit.tasks.dense.outputs import MapReader
 from tl_toolkit.tasks.dense.sampling import SampledPixels
 from tl_toolkit.tasks.dense.settings import PixelSettings
 from tl_toolkit.tasks.dense.targets import TargetReader, Targets
@@ -287,9 +287,9 @@ class DenseTask(Task):
         yield from predict_maps(model, paths, self, options)
 
     @property
-    def answers(self) -> MapAnswers:
+    def output_reader(self) -> MapReader:
         """How predictions are shown."""
-        return MapAnswers(self.classes)
+        return MapReader(self.classes)
 
     def build_endpoints(
         self, model: keras.Model, resize: Resize, *, webp: bool = True

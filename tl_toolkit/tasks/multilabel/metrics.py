@@ -8,19 +8,16 @@ from typing import Any
 import numpy as np
 from sklearn import metrics
 
-from tl_toolkit.tasks.multilabel.spec import MultilabelSection
+from tl_toolkit.tasks.multilabel.spec import DEFAULT_THRESHOLD, MultilabelSection
 from tl_toolkit.tasks.predictions import Columns, name_columns, read_numbers
 from tl_toolkit.tasks.resampling import Sample
 
 __all__ = [
-    "DEFAULT_THRESHOLD",
     "choose_thresholds",
     "measure_multilabel",
     "sample_labels",
     "sample_predictions",
 ]
-
-DEFAULT_THRESHOLD = 0.5
 
 
 def measure_multilabel(

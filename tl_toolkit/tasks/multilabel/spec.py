@@ -8,7 +8,9 @@ from pydantic import Field
 from tl_toolkit.recipe.fields import Conflict, Text, expects
 from tl_toolkit.recipe.tasks import TaskSection, field_of, refuse_head, require_table
 
-__all__ = ["MultilabelSection"]
+__all__ = ["DEFAULT_THRESHOLD", "MultilabelSection"]
+
+DEFAULT_THRESHOLD = 0.5
 
 
 class MultilabelSection(TaskSection):

@@ -16,12 +16,15 @@ from tl_toolkit.images.manifest import Example
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.tasks.image import ImageTask
 from tl_toolkit.tasks.last_layer import scale_last_layer
-from tl_toolkit.tasks.multilabel.answers import LabelsAnswers, LabelsPrediction
 from tl_toolkit.tasks.multilabel.metrics import (
-    DEFAULT_THRESHOLD,
     choose_thresholds,
     measure_multilabel,
     sample_labels,
+)
+from tl_toolkit.tasks.multilabel.outputs import (
+    LabelsPrediction,
+    LabelsReader,
+    fill_thresholds,
 )
 from tl_toolkit.tasks.multilabel.planning import split_names
 from tl_toolkit.tasks.multilabel.spec import MultilabelSection
@@ -102,8 +105,7 @@ class Multilabel(ImageTask):
         self._temperature = 1.0
         # A variable: the step is compiled before the targets have been read.
         self._shares = tf.Variable(tf.fill((self.units,), 0.5), trainable=False)
-        first = threshold if isinstance(threshold, float) else DEFAULT_THRESHOLD
-        self.thresholds = np.full(self.units, first, np.float32)
+        self.thresholds = fill_thresholds(threshold, self.units)
 
     def load_targets(
         self, examples: Sequence[Example], size: tuple[int, int], resize: Resize
@@ -279,11 +281,11 @@ class Multilabel(ImageTask):
             targets: int32 (n, classes).
         """
         losses, outputs = view.assess(self.join_targets(view.features, targets, seed=0))
-        separator = self._separator
+        separator, reader = self._separator, self.output_reader
         rows = []
         for flags, row in zip(targets.astype(bool), self.read_outputs(outputs), strict=True):
-            labels = separator.join(self._name(flags))
-            rows.append([labels, separator.join(self._select(row)), *map(float, row)])
+            labels = separator.join(reader.name_labels(flags))
+            rows.append([labels, separator.join(reader.select(row)), *map(float, row)])
         metrics, sample = self.measure(outputs, targets, losses=losses)
         table = Table(["labels", "predicted", *name_columns("probability", self.classes)], rows)
         return Evaluation(metrics, table, sample)
@@ -352,12 +354,6 @@ class Multilabel(ImageTask):
 
         return np.asarray(expit(scores))
 
-    def _select(self, probabilities: np.ndarray) -> list[str]:
-        return self._name(probabilities >= self.thresholds)
-
-    def _name(self, flags: np.ndarray) -> list[str]:
-        return [name for name, is_set in zip(self.classes, flags, strict=True) if is_set]
-
     def measure_uncertainty(self, outputs: np.ndarray) -> np.ndarray:
         """Returns the mean over the classes of the entropy of having each or not, in bits.
 
@@ -370,9 +366,9 @@ class Multilabel(ImageTask):
         return np.asarray(entropy(np.stack([rows, 1 - rows]), base=2, axis=0).mean(axis=1))
 
     @property
-    def answers(self) -> LabelsAnswers:
+    def output_reader(self) -> LabelsReader:
         """How probabilities are read."""
-        return LabelsAnswers(self.classes, self.thresholds, self._separator)
+        return LabelsReader(self.classes, self.thresholds, self._separator)
 
     def serve(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns what an exported model returns.

@@ -16,14 +16,14 @@ from tl_toolkit.images.manifest import Example
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.tasks.image import ImageTask
 from tl_toolkit.tasks.registry import layers_of
-from tl_toolkit.tasks.regression.answers import (
-    ValuesAnswers,
+from tl_toolkit.tasks.regression.intervals import find_half_widths, measure_coverage
+from tl_toolkit.tasks.regression.metrics import measure_regression, sample_values
+from tl_toolkit.tasks.regression.outputs import (
     ValuesPrediction,
+    ValuesReader,
     read_half_widths,
     shorten,
 )
-from tl_toolkit.tasks.regression.intervals import find_half_widths, measure_coverage
-from tl_toolkit.tasks.regression.metrics import measure_regression, sample_values
 from tl_toolkit.tasks.regression.spec import RegressionSection
 from tl_toolkit.tasks.resampling import Sample
 from tl_toolkit.tasks.solvers import Solution, Solver, solve_values
@@ -291,9 +291,9 @@ class Regression(ImageTask):
         return self.as_outputs(scores)
 
     @property
-    def answers(self) -> ValuesAnswers:
+    def output_reader(self) -> ValuesReader:
         """How numbers are read."""
-        return ValuesAnswers(self.classes, self._half_widths)
+        return ValuesReader(self.classes, self._half_widths)
 
     def serve(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns what an exported model returns.

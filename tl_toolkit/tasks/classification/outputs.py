@@ -1,4 +1,4 @@
-"""What probabilities say of a file: light, so that an export answers without TensorFlow."""
+"""What probabilities say of a file: light, so that an export predicts without TensorFlow."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 from tl_toolkit.tasks.classification.spec import ClassificationSection
 from tl_toolkit.tasks.predictions import Table, name_columns
 
-__all__ = ["ClassAnswers", "ClassPrediction", "build", "class_probabilities"]
+__all__ = ["ClassReader", "ClassPrediction", "build", "class_probabilities"]
 
 
 def build(
     section: ClassificationSection, classes: Sequence[str], state: Mapping[str, Any]
-) -> ClassAnswers:
+) -> ClassReader:
     """Returns how the outputs of an export are read.
 
     Args:
@@ -25,7 +25,7 @@ def build(
         classes: Class names in the order of the outputs.
         state: What the task learned.
     """
-    return ClassAnswers(tuple(classes), state.get("threshold"))
+    return ClassReader(tuple(classes), state.get("threshold"))
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class ClassPrediction:
 
 
 @dataclass(frozen=True)
-class ClassAnswers:
+class ClassReader:
     """Reads probabilities.
 
     Attributes:

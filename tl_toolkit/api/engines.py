@@ -1,4 +1,4 @@
-"""Which engine answers a call of `predict`: Keras, or the LiteRT export without TensorFlow."""
+"""Which engine predicts: Keras, or the LiteRT export without TensorFlow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tl_toolkit.api.run import Run
     from tl_toolkit.tasks.predictions import Prediction
 
-__all__ = ["ENGINES", "Engine", "answer_by_export", "check_engine", "list_asks"]
+__all__ = ["ENGINES", "Engine", "predict_by_export", "check_engine", "list_keras_needs"]
 
 Engine = Literal["auto", "keras", "litert"]
 ENGINES = ("auto", "keras", "litert")
@@ -38,20 +38,20 @@ def check_engine(engine: str) -> None:
         raise RecipeError(Problem("engine", what, f"Expected {', '.join(ENGINES)}."))
 
 
-def answer_by_export(
-    run: Run, inputs: Inputs, engine: Engine, *, asks: Sequence[str], report: Handler
+def predict_by_export(
+    run: Run, inputs: Inputs, engine: Engine, *, needs: Sequence[str], report: Handler
 ) -> list[Prediction] | None:
-    """Returns the predictions of the run's LiteRT export, or None where Keras has to answer.
+    """Returns the predictions of the run's LiteRT export, or None where Keras has to predict.
 
     Args:
         run: The run.
         inputs: The images.
-        engine: auto leaves to Keras what the export cannot answer, and says why if there is one.
-        asks: What the caller asks for that only Keras does.
-        report: Receives what answers, or why Keras does, and the count of images.
+        engine: auto leaves to Keras what the export cannot predict, and says why if there is one.
+        needs: What the caller asks for that only Keras does.
+        report: Receives what predicts, or why Keras does, and the count of images.
 
     Raises:
-        RecipeError: `engine` is litert, and the export cannot answer.
+        RecipeError: `engine` is litert, and the export cannot predict this.
     """
     if engine == "keras" or (engine == "auto" and "model" in vars(run)):
         return None
@@ -63,15 +63,17 @@ def answer_by_export(
         return None
     refused = {path: problem.what for path, problem in inputs.missing.items()}
     try:
-        if asks:
+        if needs:
             raise NotQuick(
-                f"the LiteRT export has no {' and no '.join(asks)}", hint="predict without --engine"
+                f"the LiteRT export has no {' and no '.join(needs)}",
+                hint="predict without --engine",
             )
         threads = min(4, os.cpu_count() or 1)
-        size, resize = run.recipe.data.image_size, run._resize
+        size, resize = run.recipe.data.image_size, run.resize
         model = open_quick(run.folder, size, resize, threads=threads)
-        found = model.predict(inputs.files, run._answers, arrays=inputs.arrays, refused=refused)
-        predictions = list(found)
+        predictions = list(
+            model.predict(inputs.files, run.output_reader, arrays=inputs.arrays, refused=refused)
+        )
     except NotQuick as reason:
         if engine == "litert":
             hint = reason.hint.replace("RUN", name_run(run.path))
@@ -84,7 +86,7 @@ def answer_by_export(
     return predictions
 
 
-def list_asks(run: Run, *, native: bool, tta: bool) -> list[str]:
+def list_keras_needs(run: Run, *, native: bool, tta: bool) -> list[str]:
     """Returns what a call of `predict` asks for that takes Keras, in words.
 
     Args:

@@ -11,10 +11,10 @@ import numpy as np
 
 from tl_toolkit.tasks.predictions import Table, name_columns
 
-__all__ = ["MapAnswers", "MapPrediction", "build"]
+__all__ = ["MapReader", "MapPrediction", "build"]
 
 
-def build(section: Any, classes: Sequence[str], state: Mapping[str, Any]) -> MapAnswers:
+def build(section: Any, classes: Sequence[str], state: Mapping[str, Any]) -> MapReader:
     """Returns how predictions are shown.
 
     Args:
@@ -22,7 +22,7 @@ def build(section: Any, classes: Sequence[str], state: Mapping[str, Any]) -> Map
         classes: Class names in the order of the outputs; none where pixels are of no class.
         state: Not used.
     """
-    return MapAnswers(tuple(classes))
+    return MapReader(tuple(classes))
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class MapPrediction:
 
 
 @dataclass(frozen=True)
-class MapAnswers:
+class MapReader:
     """Shows maps.
 
     Attributes:

@@ -12,12 +12,12 @@ import numpy as np
 from tl_toolkit.tasks.predictions import Table, name_columns
 from tl_toolkit.tasks.regression.spec import RegressionSection
 
-__all__ = ["ValuesAnswers", "ValuesPrediction", "build", "read_half_widths", "shorten"]
+__all__ = ["ValuesReader", "ValuesPrediction", "build", "read_half_widths", "shorten"]
 
 
 def build(
     section: RegressionSection, classes: Sequence[str], state: Mapping[str, Any]
-) -> ValuesAnswers:
+) -> ValuesReader:
     """Returns how the outputs of an export are read.
 
     Args:
@@ -26,7 +26,7 @@ def build(
         state: What the task learned: how wide intervals are, where they were asked for. The model
             itself gives numbers in the units of the table.
     """
-    return ValuesAnswers(tuple(classes), read_half_widths(state, classes))
+    return ValuesReader(tuple(classes), read_half_widths(state, classes))
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class ValuesPrediction:
 
 
 @dataclass(frozen=True)
-class ValuesAnswers:
+class ValuesReader:
     """Reads numbers in the units of the table.
 
     Attributes:

@@ -9,15 +9,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tl_toolkit.tasks.multilabel.spec import MultilabelSection
+from tl_toolkit.tasks.multilabel.spec import DEFAULT_THRESHOLD, MultilabelSection
 from tl_toolkit.tasks.predictions import Table, name_columns
 
-__all__ = ["LabelsAnswers", "LabelsPrediction", "build"]
+__all__ = ["LabelsReader", "LabelsPrediction", "build", "fill_thresholds"]
 
 
 def build(
     section: MultilabelSection, classes: Sequence[str], state: Mapping[str, Any]
-) -> LabelsAnswers:
+) -> LabelsReader:
     """Returns how the outputs of an export are read.
 
     Args:
@@ -25,10 +25,21 @@ def build(
         classes: Class names in the order of the outputs.
         state: What the task learned.
     """
-    first = section.threshold if isinstance(section.threshold, float) else 0.5
-    learned = state.get("thresholds", {})  # none yet, of an interrupted run
-    thresholds = np.array([learned.get(name, first) for name in classes], np.float32)
-    return LabelsAnswers(tuple(classes), thresholds, section.separator)
+    thresholds = fill_thresholds(section.threshold, len(classes))
+    if learned := state.get("thresholds"):  # none yet, of an interrupted run
+        thresholds = np.array([learned[name] for name in classes], np.float32)
+    return LabelsReader(tuple(classes), thresholds, section.separator)
+
+
+def fill_thresholds(threshold: float | str, count: int) -> np.ndarray:
+    """Returns the thresholds before validation images have chosen them, float32 (count,).
+
+    Args:
+        threshold: As in the recipe: a probability, or validation.
+        count: Number of classes.
+    """
+    value = threshold if isinstance(threshold, float) else DEFAULT_THRESHOLD
+    return np.full(count, value, np.float32)
 
 
 @dataclass(frozen=True)
@@ -58,7 +69,7 @@ class LabelsPrediction:
 
 
 @dataclass(frozen=True)
-class LabelsAnswers:
+class LabelsReader:
     """Reads probabilities of several labels.
 
     Attributes:
@@ -73,6 +84,22 @@ class LabelsAnswers:
     separator: str
     served: ClassVar[str] = "probabilities"
 
+    def select(self, probabilities: np.ndarray) -> tuple[str, ...]:
+        """Returns the names of the classes that are predicted.
+
+        Args:
+            probabilities: float32 (classes,).
+        """
+        return self.name_labels(probabilities >= self.thresholds)
+
+    def name_labels(self, flags: np.ndarray) -> tuple[str, ...]:
+        """Returns the names of classes.
+
+        Args:
+            flags: bool (classes,), whether each is meant.
+        """
+        return tuple(name for name, is_set in zip(self.classes, flags, strict=True) if is_set)
+
     def describe(
         self, path: Path, output: np.ndarray | None, error: str | None
     ) -> LabelsPrediction:
@@ -85,10 +112,8 @@ class LabelsAnswers:
         """
         if output is None:
             return LabelsPrediction(str(path), (), {}, error)
-        flags = output >= self.thresholds
-        labels = tuple(name for name, is_set in zip(self.classes, flags, strict=True) if is_set)
         probabilities = dict(zip(self.classes, map(float, output), strict=True))
-        return LabelsPrediction(str(path), labels, probabilities)
+        return LabelsPrediction(str(path), self.select(output), probabilities)
 
     def tabulate(self, records: Sequence[Mapping[str, Any]], *, wide: bool = False) -> Table:
         """Returns the classes of each file.
