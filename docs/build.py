@@ -165,7 +165,8 @@ def build_reference(schema: dict[str, Any]) -> str:
             f"| {_cell(value['description'])} |"
             for field, value in section["properties"].items()
         ]
-        parts.append(f"## {PLACES[name]}\n\n{section['description']}\n")
+        page = f" [Its page]({TASK_SECTIONS[name]}.md)." if name in TASK_SECTIONS else ""
+        parts.append(f"## {PLACES[name]}\n\n{section['description']}{page}\n")
         parts.append(
             "| field | values | default | example | meaning |\n"
             "| --- | --- | --- | --- | --- |\n" + "\n".join(rows) + "\n"

@@ -3,6 +3,7 @@
 python docs/pictures.py run RUN FILE.svg                  # what `tltool finetune` printed
 python docs/pictures.py predictions RUN FOLDER FILE.png   # images, their labels, probabilities
 python docs/pictures.py masks RUN IMAGE TARGET OVERLAY FILE.png
+python docs/pictures.py maps RUN IMAGES TARGETS FILE.png  # of edges or normals
 python docs/pictures.py heat IMAGES FOLDER... FILE.png    # what `tltool explain` wrote
 python docs/pictures.py report PAGE FILE.png              # a report, as Chromium shows it
 """
@@ -29,6 +30,7 @@ _WIDTH = 78
 _MOST_BYTES = 90_000
 _FONTS = re.compile(r"@font-face \{.*?\}\s*", re.S)  # they would be fetched from elsewhere
 _PAGE, _COLUMNS = (860, 1500), 3  # width and height in pixels of a column of a report
+_MAPS = 6
 _PALE, _STRONG = "#c9d3e0", "#2a6fbb"
 
 
@@ -73,10 +75,10 @@ def _shorten(lines: list[str]) -> list[str]:
 
 
 def draw_predictions(run: Path, folder: Path, target: Path) -> None:
-    """Draws images, each with its three most probable classes.
+    """Draws images, each with its three most probable classes; predicted ones are strong.
 
     Args:
-        run: A run of classification.
+        run: A run of classification or of several labels.
         folder: Images.
         target: The PNG.
     """
@@ -94,7 +96,9 @@ def draw_predictions(run: Path, folder: Path, target: Path) -> None:
         photo.axis("off")
         best = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[:3]
         names = [name for name, _ in best]
-        bars.barh(names, [value for _, value in best], color=[_STRONG, _PALE, _PALE])
+        predicted = getattr(prediction, "labels", names[:1])
+        colors = [_STRONG if name in predicted else _PALE for name in names]
+        bars.barh(names, [value for _, value in best], color=colors)
         for place, (_, value) in enumerate(best):
             is_long = value > 0.6
             bars.text(
@@ -103,7 +107,7 @@ def draw_predictions(run: Path, folder: Path, target: Path) -> None:
                 f"{value:.2f}",
                 va="center",
                 ha="right" if is_long else "left",
-                color="white" if is_long else "black",
+                color="white" if is_long and colors[place] == _STRONG else "black",
                 fontsize=8,
             )
         bars.set(xlim=(0, 1), xticks=[])
@@ -140,6 +144,31 @@ def draw_masks(run: Path, image: Path, mask: Path, overlay: Path, target: Path) 
         axis.imshow(values, interpolation="nearest", **(options or colors))
         axis.set_title(title, fontsize=9)
         axis.axis("off")
+    _save(figure, target)
+
+
+def draw_maps(run: Path, images: Path, targets: Path, target: Path) -> None:
+    """Draws a folder's first images, and below each its target and what a run predicts.
+
+    Args:
+        run: A run of edges or normals.
+        images: A folder of images.
+        targets: The folder of their maps.
+        target: The PNG.
+    """
+    photos = sorted(images.iterdir())[:_MAPS]
+    maps = [next(iter(found.maps.values())) for found in tl.load_run(run).predict(photos)]
+    rows = {
+        "image": [np.asarray(Image.open(photo)) for photo in photos],
+        "target": [np.asarray(Image.open(targets / photo.name)) for photo in photos],
+        "prediction": [(values + 1) / 2 if values.ndim == 3 else values for values in maps],
+    }
+    figure, axes = pyplot.subplots(len(rows), _MAPS, figsize=(1.3 * _MAPS, 3.7), dpi=90)
+    for line, (name, row) in zip(axes, rows.items(), strict=True):
+        line[0].set_ylabel(name, fontsize=9)
+        for axis, values in zip(line, row, strict=True):
+            axis.imshow(values, cmap="gray", interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
     _save(figure, target)
 
 
@@ -213,6 +242,7 @@ DRAWERS = {
     "run": draw_run,
     "predictions": draw_predictions,
     "masks": draw_masks,
+    "maps": draw_maps,
     "heat": draw_heat,
     "report": draw_report,
 }

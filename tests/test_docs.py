@@ -16,6 +16,7 @@ import tl_toolkit as tl
 from tests.conftest import ROOT
 from tl_toolkit.cli.main import tltool
 from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.recipe.tasks import TASKS
 
 PAGES = sorted([ROOT / "README.md", ROOT / "models" / "README.md", *(ROOT / "docs").glob("*.md")])
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
@@ -241,6 +242,16 @@ def test_the_index_lists_each_page():
     linked = set(list_links((ROOT / "docs" / "README.md").read_text()))
 
     assert {page.name for page in (ROOT / "docs").glob("*.md")} - linked == {"README.md"}
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_each_task_has_a_page_with_its_commands_and_a_picture(kind):
+    text = (ROOT / "docs" / f"{kind}.md").read_text()
+
+    verbs = {words[0] for words in list_commands(text) if words}
+    assert {"validate", "finetune", "evaluate", "predict", "export"} <= verbs
+    assert examples.MARK in text
+    assert "](pictures/" in text
 
 
 def test_pictures_are_small_and_shown():
