@@ -77,6 +77,23 @@ takes_root: Callable[[Any], Any] = click.option(
 """Adds --root, to a command that reads runs."""
 
 
+def takes_licences(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the licences that a model card names.
+
+    Args:
+        command: The command.
+    """
+    of_model = click.option(
+        "--license", "licence", metavar="ID", default="unknown", show_default=True,
+        help="Licence of the model, as the Hub spells it: apache-2.0, mit, cc-by-4.0.",
+    )  # fmt: skip
+    of_data = click.option(
+        "--data-license", metavar="TEXT", default="not stated", show_default=True,
+        help="Licence of the images.",
+    )  # fmt: skip
+    return of_model(of_data(command))
+
+
 def refuse_two_results(as_json: bool, files: Mapping[str, Path | None]) -> bool:
     """Refuses a command that would print two results on stdout.
 

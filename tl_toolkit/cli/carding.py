@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tl_toolkit.cli.arguments import takes_root
+from tl_toolkit.cli.arguments import takes_licences, takes_root
 from tl_toolkit.cli.console import is_stdout, print_message, show_json, write_result
 
 
@@ -16,14 +16,7 @@ from tl_toolkit.cli.console import is_stdout, print_message, show_json, write_re
     "-o", "--output", type=click.Path(path_type=Path), default=Path("-"), metavar="FILE",
     help="Write the card to FILE, as README.md beside model.keras.  [stdout]",
 )  # fmt: skip
-@click.option(
-    "--license", "licence", metavar="ID", default="unknown", show_default=True,
-    help="Licence of the model, as the Hub spells it: apache-2.0, mit, cc-by-4.0.",
-)  # fmt: skip
-@click.option(
-    "--data-license", metavar="TEXT", default="not stated", show_default=True,
-    help="Licence of the images.",
-)  # fmt: skip
+@takes_licences
 @takes_root
 @click.option("--json", "as_json", is_flag=True, help="Print the metadata as JSON on stdout.")
 def card_command(

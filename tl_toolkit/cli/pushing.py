@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tl_toolkit.cli.arguments import takes_root
+from tl_toolkit.cli.arguments import takes_licences, takes_root
 from tl_toolkit.cli.command import current
 from tl_toolkit.cli.console import print_message, show, show_json
 from tl_toolkit.printing.tables import Figure, build_table
@@ -23,14 +23,7 @@ from tl_toolkit.recipe.export_formats import split_formats
 )  # fmt: skip
 @click.option("--private", is_flag=True, help="Make the repository private.")
 @click.option("--dry-run", is_flag=True, help="List the files, and write nothing.")
-@click.option(
-    "--license", "licence", metavar="ID", default="unknown", show_default=True,
-    help="Licence of the model, as the Hub spells it: apache-2.0, mit, cc-by-4.0.",
-)  # fmt: skip
-@click.option(
-    "--data-license", metavar="TEXT", default="not stated", show_default=True,
-    help="Licence of the images.",
-)  # fmt: skip
+@takes_licences
 @takes_root
 @click.option("--json", "as_json", is_flag=True, help="Print the files as JSON on stdout.")
 def push_command(
