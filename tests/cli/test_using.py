@@ -183,3 +183,13 @@ def test_a_refused_file_has_a_row_of_blank_cells(task, good, bad, run_of):
         assert all(table.columns) and len(set(table.columns)) == len(table.columns)
         assert {len(row) for row in table.rows} == {len(table.columns)}
         assert table.rows[1][0] == "b" and not any(table.rows[1][1:])
+
+
+@pytest.mark.parametrize("option", [["--any"], ["--engine", "litert"], ["--tta"], ["x.jpg"]])
+def test_a_list_refuses_what_it_would_ignore(run_of, tmp_path, option):
+    (tmp_path / "files.txt").write_text("x.jpg\n")
+    command = ["predict", run_of("classification").path, "--list", tmp_path / "files.txt"]
+
+    result = tltool(*command, *option, cwd=tmp_path, code=2)
+
+    assert "--list goes with --out, --part, --ray and --workers alone" in result.stderr

@@ -198,7 +198,8 @@ def predict_command(
     For dense tasks (an output per pixel) a mask and an overlay are written as PNG for each file.
     """
     if listed is not None:
-        if any((paths, native, tta, tta_views, form, top, output)):
+        has_engine = engine != "auto"
+        if any((unfinished, paths, native, tta, tta_views, has_engine, form, top, output)):
             raise click.UsageError("--list goes with --out, --part, --ray and --workers alone")
         _predict_list(run, listed, out or Path("predictions"), part, ray, workers)
         return
