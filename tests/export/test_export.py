@@ -11,7 +11,9 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
+from tensorflow.core.protobuf import saved_model_pb2
 
 from tests.export.unequal import Noise, assert_the_old_one_stays, compare_exported
 from tests.models import build_transfer
@@ -79,6 +81,19 @@ def test_an_export_that_is_equal_is_published(tmp_path, resize, activation):
     assert len(report["images"]) == 3 + len(render_probes())
     assert paths["saved_model"] == tmp_path / "export" / "saved_model" / "1"
     assert (paths["saved_model"] / "saved_model.pb").is_file()
+
+
+def test_both_signatures_share_one_graph_of_the_model(tmp_path):
+    path = tmp_path / "1"
+
+    write_saved_model(finish(build_model()), path)
+
+    text = (path / "saved_model.pb").read_bytes()
+    (graph,) = saved_model_pb2.SavedModel.FromString(text).meta_graphs
+    functions = graph.graph_def.library.function
+    operations = [node.op for function in functions for node in function.node_def]
+    assert operations.count("Conv2D") == 1
+    assert len(tf.saved_model.load(path).trainable_variables) == 4
 
 
 def test_an_export_that_differs_is_not_published_and_keeps_the_old_one(tmp_path):

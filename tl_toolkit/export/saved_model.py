@@ -36,7 +36,8 @@ def write_saved_model(finished: FinishedModel, path: Path) -> None:
     dtype = tf.as_dtype(dtype_of(channels))
     names = tf.constant(list(finished.task.classes), tf.string)
     archive = keras.export.ExportArchive()
-    archive.track(finished.model)
+    for layer in finished.model.layers:  # to track the model would trace it once more
+        archive.track(layer)
     archive.add_endpoint(
         "serving_default",
         endpoints.serve_images,

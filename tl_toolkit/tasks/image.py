@@ -280,6 +280,11 @@ class ImageTask(Task):
 
         both = self._with_features(model)
 
+        # Compiled by itself, so that both signatures call one function, which is traced and saved
+        # once.
+        @tf.function(
+            input_signature=[tf.TensorSpec((None, *spec.shape), spec.dtype)], autograph=False
+        )
         def predict(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
             return self._serve_all(*as_list(both(tf.cast(pixels, tf.float32), training=False)))
 
