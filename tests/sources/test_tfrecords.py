@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
@@ -18,6 +19,7 @@ from PIL import Image
 import tl_toolkit as tl
 from tests.command import tltool
 from tests.tables import list_recipe
+from tl_toolkit.api.inputs import list_inputs
 from tl_toolkit.errors import DataError
 from tl_toolkit.images.scan import ScanSettings, scan
 from tl_toolkit.sources import packed, tfexamples
@@ -292,10 +294,36 @@ def test_a_run_on_a_compressed_file_is_checked_split_trained_and_measured(tmp_pa
         }.items()
     ]
 
+    source = tmp_path / "pets.tfrecord.gz"
+    whole, rows = (
+        [it.as_record() for it in runs[1].predict(paths)]
+        for paths in (source, [f"{source}#24", f"{source}#3"])
+    )
+    printed = tltool("predict", "split", "pets.tfrecord.gz#7", cwd=tmp_path).stdout
+
     assert json.loads(checked.stdout)["images"] == 24
+    assert len(whole) == 24
+    assert [Path(it["path"]).name.split("-")[0] for it in rows] == ["24", "3"]
+    assert rows == [whole[23], whole[2]]
+    assert whole[6]["label"] in printed
     for run in runs:
         assert run.evaluate()["accuracy"] == run.metrics["validation"]["accuracy"]
     assert runs[0].recipe.data.source_name == "pets"
+
+
+def test_rows_that_cannot_be_predicted_are_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path / "cache"))
+    table = write(tmp_path / "a.tfrecord", make_examples(3))
+    spoiled = tmp_path / "b.tfrecord.gz"
+    spoiled.write_bytes(gzip.compress(table.read_bytes())[:-9])
+
+    inputs = list_inputs([f"{table}#2", f"{table}#4", spoiled], None, print)
+
+    assert [path.name.split("-")[0] for path in inputs.files[:1]] == ["2"]
+    problems = [problem.what for problem in inputs.missing.values()]
+    assert problems[0] == "holds no image in its rows 4"
+    assert "is compressed, and ends before its data do" in problems[1]
+    assert inputs.missing[spoiled].where == str(spoiled)
 
 
 def test_compressed_parts_that_were_joined_are_one_file(tmp_path):

@@ -330,11 +330,13 @@ class Run(InFolder):
 
         Args:
             paths: A file, folder, array or image of Pillow, or several: a list, a generator, a
-                column of a DataFrame. An array is uint8 (h, w, 3), RGB in 0..255, grey (h, w) or
-                (h, w, 1), or a batch (n, h, w, 3); of other `data.channels` (h, w, channels) in
-                the numbers of the files, or a batch of them. An image of Pillow is read as its
-                file is: upright, alpha dropped. Predictions of both have the paths `array[0]`,
-                `array[1]`, ...
+                column of a DataFrame. A Parquet or TFRecord file stands for the images in it, and
+                `shop.parquet#12` for one; predictions have the path that each is written to in the
+                cache, which begins with its row. An array is uint8 (h, w, 3), RGB in 0..255, grey
+                (h, w) or (h, w, 1), or a batch (n, h, w, 3); of other `data.channels`
+                (h, w, channels) in the numbers of the files, or a batch of them. An image of
+                Pillow is read as its file is: upright, alpha dropped. Predictions of both have the
+                paths `array[0]`, `array[1]`, ...
             out: For dense tasks (an output per pixel): a folder that receives, for each file, the
                 prediction as an image and laid over the photo. Images in it are left out unless
                 `paths` names them, and only files of an earlier call are replaced. The maps

@@ -108,7 +108,13 @@ class LockFile:
 
 
 class HeldLock(NamedTuple):
-    """A lock file that this process has created: its place, the open file, and what it holds."""
+    """A lock file that this process has created.
+
+    Attributes:
+        path: Its place.
+        descriptor: The open file.
+        text: What it holds.
+    """
 
     path: Path
     descriptor: int

@@ -9,6 +9,7 @@ __all__ = ["PackedRecords", "is_packed"]
 
 _GZIP = b"\x1f\x8b\x08"
 _ZLIB = 0x78  # a window of 32 KiB, as every common writer has it
+_KINDS = zlib.MAX_WBITS | 32  # gzip or zlib, told by the first bytes
 _AGAIN = "write or fetch it again"
 _CHUNK = 1 << 16
 _PIECE = 1 << 20
@@ -48,7 +49,7 @@ class PackedRecords:
         self._start = 0
         self._held = bytearray()
         self._input = b""
-        self._inflate = _begin()
+        self._inflate = zlib.decompressobj(_KINDS)
         self._is_done = False
 
     def read(self, start: int, end: int) -> bytes:
@@ -94,7 +95,7 @@ class PackedRecords:
         if self._inflate.eof:  # another part may follow, as of files that cat has joined
             self._input = self._inflate.unused_data or self._file.read(_CHUNK)
             self._is_done = not self._input
-            self._inflate = _begin()
+            self._inflate = zlib.decompressobj(_KINDS)
         if self._is_done:
             return b""
         given = self._input or self._file.read(_CHUNK)
@@ -107,7 +108,3 @@ class PackedRecords:
         if not given and not data and not self._inflate.eof:
             raise ValueError(f"is compressed, and ends before its data do; {_AGAIN}")
         return data
-
-
-def _begin() -> zlib._Decompress:
-    return zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: gzip or zlib, told by the first bytes
