@@ -138,8 +138,63 @@ def test_images_that_changed_are_counted(pair):
 
     found = compare_results(*pair)
 
-    assert found.data == {"added": 0, "removed": 1, "changed": 1}
+    assert found.data == {"added": 0, "removed": 1, "changed": 1, "moved": 0}
     assert found.explain() == "the images are not those of the run: 1 removed, 1 changed"
+
+
+@pytest.mark.parametrize("is_changed", [False, True])
+def test_an_image_in_another_split_is_told_from_one_that_changed(pair, is_changed):
+    change(pair[1].lock, data_sha256="0" * 64)
+    with open(pair[1].manifest, newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows[:2]:
+        row["split"] = {"train": "validation", "validation": "train"}[row["split"]]
+    if is_changed:  # an image that is both counts once, as a changed one
+        rows[0]["sha256"] = "0" * 64
+    with open(pair[1].manifest, "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    change(pair[1].metrics, weights_sha256="0" * 64)
+
+    found = compare_results(*pair)
+
+    assert (found.data["changed"], found.data["moved"]) == ((1, 1) if is_changed else (0, 2))
+    assert found.explain() == (
+        "the images are not those of the run: 1 changed, 1 in another split"
+        if is_changed
+        else "the images are those of the run, 2 in another split"
+    )
+
+
+def test_evaluate_measures_a_run_whose_metrics_were_changed_and_warns(pair):
+    before = tl.load_run(pair[0].path).metrics["validation"]["accuracy"]
+    change(pair[0].metrics, best={})
+    events = []
+
+    metrics = tl.load_run(pair[0].path).evaluate(progress=events.append)
+
+    assert metrics["accuracy"] == before
+    (text,) = [event.text for event in events if event.kind == "warning"]
+    assert str(pair[0].metrics) in text and "changed after the run" in text
+
+
+def test_a_report_is_refused_by_the_file_that_was_changed(pair):
+    cut = pair[0].predictions.read_bytes()[:-20]
+    pair[0].predictions.write_bytes(cut)
+
+    with pytest.raises(DataError, match=r"predictions\.csv  is not the file that the run wrote"):
+        tl.report(pair[0].path)
+
+
+def test_a_repetition_says_what_of_the_run_was_changed_after_it_was_done(pair):
+    lines = pair[0].predictions.read_bytes().splitlines(keepends=True)
+    pair[0].predictions.write_bytes(b"".join(lines[:-1]))
+
+    found = compare_results(*pair)
+
+    assert found.damaged == ["predictions.csv"]
+    assert found.explain() == "changed after the run was done: predictions.csv"
 
 
 def test_what_is_no_finished_run_is_refused(tmp_path):

@@ -1,19 +1,28 @@
 """TFRecord files that TensorFlow writes: examples with images in them, in files and in shards."""
 
+import gzip
 import hashlib
 import io
 import json
+import random
+import re
 import struct
 import subprocess
 import sys
+import zlib
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
 from PIL import Image
 
+import tl_toolkit as tl
+from tests.command import tltool
 from tests.tables import list_recipe
+from tl_toolkit.api.inputs import list_inputs
 from tl_toolkit.errors import DataError
 from tl_toolkit.images.scan import ScanSettings, scan
+from tl_toolkit.sources import packed, tfexamples
 from tl_toolkit.sources.tables import read_header, read_table
 from tl_toolkit.sources.tfrecords import read_images
 
@@ -155,7 +164,6 @@ def test_large_examples_are_stepped_over_without_being_read(tmp_path, monkeypatc
     examples = [{"image": encode(9) + bytes(1 << 20), "label": number % 2} for number in range(8)]
     table = write(tmp_path / "a.tfrecord", examples)
     read = []
-    from tl_toolkit.sources import tfexamples
 
     class Counted(tfexamples.RecordFile):
         def __init__(self, file, size):
@@ -198,8 +206,21 @@ def damage(path, place, data):
         (lambda path: write(path, [b"\xff" * 40]), "holds no tf.train.Example"),
         (lambda path: write(path, [{"label": 1}]),
          "has no encoded image in its first example, whose keys are label"),
-        (lambda path: write(path, make_examples(1), tf.io.TFRecordOptions(compression_type="GZIP")),
-         "is compressed: plain TFRecord files are read"),
+        (lambda path: spoil_packed(path, lambda data: data[:-9]),
+         "is compressed, and ends before its data do; write or fetch it again"),
+        (lambda path: spoil_packed(path, lambda data: data[:10]), "is compressed, and ends before"),
+        (lambda path: spoil_packed(path, lambda data: data[:-8] + b"\1\2\3\4" + data[-4:]),
+         "is compressed, and damaged: incorrect data check"),
+        (lambda path: spoil_packed(path, lambda data: data + b"PK"),
+         "is compressed, and damaged: incorrect header check"),
+        (lambda path: path.write_bytes(gzip.compress(path.read_bytes()[:-5])),
+         "ends within a record, at byte "),
+        (lambda path: path.write_bytes(gzip.compress(b"no records at all, but text")),
+         "holds no TFRecord"),
+        (lambda path: path.write_bytes(zlib.compress(path.read_bytes())[:-1]),
+         "is compressed, and ends before its data do; write or fetch it again"),
+        (lambda path: path.write_bytes(zlib.compress(path.read_bytes())[:-1] + b"\0"),
+         "is compressed, and damaged: incorrect data check"),
     ],
 )  # fmt: skip
 def test_files_that_hold_something_else_are_refused(spoil, message, tmp_path):
@@ -211,6 +232,151 @@ def test_files_that_hold_something_else_are_refused(spoil, message, tmp_path):
         list(read_images(table, [1, 2, 6]))
 
     assert field == "table" and message in problem.what
+
+
+def spoil_packed(path, spoil):
+    path.write_bytes(spoil(gzip.compress(path.read_bytes())))
+
+
+@pytest.mark.parametrize(
+    ("compression", "name"),
+    [("GZIP", "a.tfrecord"), ("GZIP", "a.tfrecord.gz"), ("ZLIB", "a-train-00000-of-00001")],
+)
+def test_a_compressed_file_has_the_rows_and_the_images_of_a_plain_one(compression, name, tmp_path):
+    plain = write(tmp_path / "plain.tfrecord", make_examples(40))
+    options = tf.io.TFRecordOptions(compression_type=compression)
+    table = write(tmp_path / name, make_examples(40), options)
+    before = table.read_bytes()
+    assert not before.startswith(plain.read_bytes()[:8])
+
+    listing, problems = list_recipe(table=table)
+    manifest = scan(listing, ScanSettings(), cache_dir=tmp_path / "cache")
+
+    assert not problems
+    assert [file.path for file in listing.files] == [f"inside:{table}#{n}" for n in range(1, 41)]
+    assert [entry.sha256 for entry in manifest.examples] == [
+        entry.sha256
+        for entry in scan(
+            list_recipe(table=plain)[0], ScanSettings(), cache_dir=tmp_path / "cache"
+        ).examples
+    ]
+    assert [row for row, _ in read_images(table, [40, 7])] == [7, 40]
+    assert table.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["cache", name, plain.name])
+
+
+def test_a_run_on_a_compressed_file_is_checked_split_trained_and_measured(tmp_path, monkeypatch):
+    monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path / "cache"))
+    options = tf.io.TFRecordOptions(compression_type="GZIP")
+    write(tmp_path / "pets.tfrecord.gz", make_examples(24), options)
+    training = {"image_size": 32, "batch_size": 8}
+    phases = [{"name": "head", "epochs": 1, "learning_rate": 0.01}]
+    model = {"base": "lenet5", "weights": "random"}
+
+    checked = tltool("data", "check", "pets.tfrecord.gz", "--json", cwd=tmp_path)
+    tltool("data", "split", "pets.tfrecord.gz", "-o", "splits.csv", cwd=tmp_path)
+    runs = [
+        tl.finetune(
+            tl.Recipe(
+                version=1,
+                name="pets",
+                data={**training, **source},
+                model=model,
+                phases=phases,
+                export=False,
+                report=False,
+            ),
+            out=tmp_path / name,
+        )
+        for name, source in {
+            "whole": {"table": str(tmp_path / "pets.tfrecord.gz"), "validation": 0.25},
+            "split": {"csv": str(tmp_path / "splits.csv")},
+        }.items()
+    ]
+
+    source = tmp_path / "pets.tfrecord.gz"
+    whole, rows = (
+        [it.as_record() for it in runs[1].predict(paths)]
+        for paths in (source, [f"{source}#24", f"{source}#3"])
+    )
+    printed = tltool("predict", "split", "pets.tfrecord.gz#7", cwd=tmp_path).stdout
+
+    assert json.loads(checked.stdout)["images"] == 24
+    assert len(whole) == 24
+    assert [Path(it["path"]).name.split("-")[0] for it in rows] == ["24", "3"]
+    assert rows == [whole[23], whole[2]]
+    assert whole[6]["label"] in printed
+    for run in runs:
+        assert run.evaluate()["accuracy"] == run.metrics["validation"]["accuracy"]
+    assert runs[0].recipe.data.source_name == "pets"
+
+
+def test_rows_that_cannot_be_predicted_are_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path / "cache"))
+    table = write(tmp_path / "a.tfrecord", make_examples(3))
+    spoiled = tmp_path / "b.tfrecord.gz"
+    spoiled.write_bytes(gzip.compress(table.read_bytes())[:-9])
+
+    inputs = list_inputs([f"{table}#2", f"{table}#4", spoiled], None, print)
+
+    assert [path.name.split("-")[0] for path in inputs.files[:1]] == ["2"]
+    problems = [problem.what for problem in inputs.missing.values()]
+    assert problems[0] == "holds no image in its rows 4"
+    assert "is compressed, and ends before its data do" in problems[1]
+    assert inputs.missing[spoiled].where == str(spoiled)
+
+
+def test_compressed_parts_that_were_joined_are_one_file(tmp_path):
+    content = write(tmp_path / "a.tfrecord", make_examples()).read_bytes()
+    table = tmp_path / "b.tfrecord.gz"
+    table.write_bytes(gzip.compress(content) + gzip.compress(content[:20]))
+    with open(table, "ab") as file:
+        file.write(gzip.compress(content[20:]))
+
+    files, problems = read_table(table)
+
+    assert not problems and len(files) == 12
+
+
+def test_a_compressed_file_of_large_records_holds_one_at_a_time(tmp_path, monkeypatch):
+    noise = random.Random(0).randbytes(3 << 20)
+    examples = [{"image": encode(9) + noise, "label": number % 2} for number in range(3)]
+    table = write(tmp_path / "a.tfrecord", examples)
+    table.write_bytes(gzip.compress(table.read_bytes(), 1))
+    monkeypatch.setattr(packed, "_MOST_HELD", 4 << 20)
+
+    files, problems = read_table(table)
+
+    assert not problems and len(files) == 3
+    assert [data for _, data in read_images(table, [3])] == [examples[2]["image"]]
+
+
+def bomb(path, claimed):
+    """Writes a record that claims some bytes, and far more zeros than a file of images has."""
+    head = struct.pack("<Q", claimed)
+    record = head + struct.pack("<I", tfexamples._sum(head))
+    content = write(path, make_examples()).read_bytes() + record + bytes(64 << 20)
+    path.write_bytes(gzip.compress(content, 1))
+    return path
+
+
+def test_a_compressed_file_that_unpacks_to_far_more_is_refused(tmp_path, monkeypatch):
+    table = bomb(tmp_path / "a.tfrecord", claimed=60 << 20)
+    monkeypatch.setattr(packed, "_SMALL", 1 << 20)
+
+    [(_, problem)] = list_recipe(table=table)[1]
+
+    # 64 MiB of zeros are packed to 290 kB.
+    assert re.search(r"unpacks to more than 5\d MiB, and has 2\d\d,\d\d\d bytes", problem.what)
+
+
+@pytest.mark.parametrize("claimed", [600 << 20, 1 << 60])
+def test_a_compressed_record_that_memory_cannot_hold_is_refused(claimed, tmp_path):
+    table = bomb(tmp_path / "a.tfrecord", claimed)
+
+    [(_, problem)] = list_recipe(table=table)[1]
+
+    assert "has an example of more than 512 MiB" in problem.what
 
 
 def test_an_empty_file_has_no_rows(tmp_path):

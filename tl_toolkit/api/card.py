@@ -20,6 +20,7 @@ from tl_toolkit.recipe.load import dump_recipe, load_recipe
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.folder import InFolder, RunFolder
 from tl_toolkit.runs.places import find_run
+from tl_toolkit.runs.results import refuse_damaged
 from tl_toolkit.runs.states import describe_absent
 
 __all__ = ["card", "write_card"]
@@ -89,6 +90,7 @@ def write_card(
     for file in (folder.recipe, folder.metrics, folder.manifest, folder.classes):
         if not file.is_file():
             raise describe_absent(folder, file)
+    refuse_damaged(folder, folder.metrics, *folder.phases.glob("*/history.csv"))
     return _Card(folder, license, data_license, place, is_foreign, has_saved_model).write()
 
 

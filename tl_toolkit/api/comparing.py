@@ -18,6 +18,7 @@ from tl_toolkit.recipe.tasks import DEFAULT_TASK, TaskSection, find_task
 from tl_toolkit.runs.files import write_atomically
 from tl_toolkit.runs.folder import InFolder, RunFolder
 from tl_toolkit.runs.places import find_run
+from tl_toolkit.runs.results import refuse_damaged
 
 if TYPE_CHECKING:
     from tl_toolkit.evaluation.pairing import SavedPredictions
@@ -196,6 +197,8 @@ def compare(runs: Sequence[str | Path | InFolder], *, root: str | Path = "runs")
     top = Path(os.path.abspath(root))
     infos = [read_info(folder, top) for folder in folders]
     recipes = [read_recipe_of(folder) for folder in folders]
+    for folder in folders:
+        refuse_damaged(folder, folder.metrics, folder.predictions)
     metrics = [read_json(folder.metrics) for folder in folders]
     tests, untested = _test_all(folders, infos, recipes)
     return RunComparison(

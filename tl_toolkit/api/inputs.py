@@ -14,7 +14,9 @@ from tl_toolkit.errors import DataError, OutputError, Problem
 from tl_toolkit.events import Handler, message, warning
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.recipe.tree import show
+from tl_toolkit.runs.files import default_cache_dir
 from tl_toolkit.sources.listing import name_some, suffixes_of
+from tl_toolkit.sources.members import INSIDE, list_members, locate_member
 from tl_toolkit.sources.survey import list_images
 
 if TYPE_CHECKING:
@@ -32,8 +34,8 @@ _OF_PATHS = "OUT"
 """Kinds of arrays that hold objects or text, not pixels."""
 
 Image = Union[str, "os.PathLike[str]", "np.ndarray", "Pillow"]
-"""A file, a folder of images, an array (uint8 (h, w, 3), (h, w), (h, w, 1) or (n, h, w, 3)), or an
-image of Pillow."""
+"""A file, a folder of images, a Parquet or TFRecord file with images or one of them by its row, an
+array (uint8 (h, w, 3), (h, w), (h, w, 1) or (n, h, w, 3)), or an image of Pillow."""
 
 
 @dataclass
@@ -81,7 +83,9 @@ def list_inputs(
             continue
         path = _check_path(item, f"paths[{place}]")
         try:
-            images = list_images(path, left_out=lost, suffixes=suffixes_of(channels))
+            images = _extract(path) or list_images(
+                path, left_out=lost, suffixes=suffixes_of(channels)
+            )
         except DataError as error:
             inputs.missing[path] = error.problems[0]
             images = [path]
@@ -100,6 +104,21 @@ def list_inputs(
     if left_out:
         report(message(f"left out: {left_out} images in {out}, which receives the predictions"))
     return inputs
+
+
+def _extract(path: Path) -> list[Path]:
+    """Returns the images of a Parquet or TFRecord file, written into the cache; [] for others."""
+    members = list_members(path)
+    if not members:
+        return []
+    from tl_toolkit.images.members import EXTRACTED, extract_members
+
+    files = extract_members(members, default_cache_dir() / EXTRACTED)
+    rows = {str(locate_member(file)[1]) for file in files if file.startswith(INSIDE)}
+    if rows:
+        what = f"holds no image in its rows {', '.join(sorted(rows, key=int)[:5])}"
+        raise DataError(Problem(str(path), what, "", "rows that hold one, as FILE#1"))
+    return list(map(Path, files))
 
 
 def _as_items(paths: Any) -> list[Any]:

@@ -18,6 +18,7 @@ from tl_toolkit.recipe.tasks import find_task
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.listing import judge_state, list_folders, measure_artifacts, measure_size
 from tl_toolkit.runs.places import find_run
+from tl_toolkit.runs.results import list_damaged
 
 __all__ = [
     "PhaseRecord",
@@ -106,6 +107,7 @@ class RunDescription:
         lock: What lock.json holds: seeds, digests, versions and machine; {} without one.
         error: What ended a failed run, or "".
         process: Host and number of the process that wrote it; {} where that is unknown.
+        damaged: Metrics, histories and predictions that are not what the run wrote, by status.json.
     """
 
     info: RunInfo
@@ -117,6 +119,7 @@ class RunDescription:
     lock: Mapping[str, Any]
     error: str
     process: Mapping[str, Any]
+    damaged: Sequence[str] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Returns plain values, which JSON can hold."""
@@ -158,6 +161,7 @@ def describe_run(run: str | Path, *, root: str | Path = "runs") -> RunDescriptio
         lock=read_json(folder.lock),
         error=str(status.get("error") or ""),
         process={key: status[key] for key in ("host", "pid") if key in status},
+        damaged=[str(file.relative_to(folder.path)) for file in list_damaged(folder)],
     )
 
 
@@ -259,9 +263,17 @@ def _read_phase(path: Path, name: str, planned: int | None, score: str) -> Phase
     rows: list[dict[str, str]] = []
     with contextlib.suppress(OSError, csv.Error), open(path, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    scores = [float(row[f"val_{score}"]) for row in rows if row.get(f"val_{score}")]
-    rates = [float(row["learning_rate"]) for row in rows if row.get("learning_rate")]
-    epochs = max((int(row["epoch"]) for row in rows), default=0)
-    return PhaseRecord(
-        name, planned, epochs, rates[-1] if rates else None, max(scores, default=None)
+    scores, rates, epochs = (
+        _read_numbers(rows, column) for column in (f"val_{score}", "learning_rate", "epoch")
     )
+    rate = rates[-1] if rates else None
+    return PhaseRecord(name, planned, int(max(epochs, default=0)), rate, max(scores, default=None))
+
+
+def _read_numbers(rows: Sequence[Mapping[str, str | None]], column: str) -> list[float]:
+    """Returns the numbers of a column; a row that was cut off may have none."""
+    numbers = []
+    for row in rows:
+        with contextlib.suppress(ValueError):
+            numbers += [float(text)] if (text := row.get(column)) else []
+    return numbers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tl_toolkit.plan.values import find_differences
 from tl_toolkit.runs.folder import InFolder, RunFolder
 from tl_toolkit.runs.listing import judge_state
 from tl_toolkit.runs.places import create_numbered
+from tl_toolkit.runs.results import list_damaged
 from tl_toolkit.runs.states import name_run
 
 __all__ = ["ComparedPart", "Reproduction", "compare_results", "reproduce"]
@@ -54,7 +55,9 @@ class Reproduction:
         parts: What was compared.
         conditions: What differs in lock.json (digests of data and weights, versions, machine,
             threads), with both values.
-        data: How many images were added, removed or changed, if any were.
+        data: How many images were added, removed, changed in content or target, or moved (the
+            same in another split or fold), if any were.
+        damaged: Files of the run that were changed after it was done, by status.json.
     """
 
     original: Path
@@ -62,6 +65,7 @@ class Reproduction:
     parts: Sequence[ComparedPart]
     conditions: Mapping[str, tuple[Any, ...]]
     data: Mapping[str, int]
+    damaged: Sequence[str] = ()
 
     @property
     def is_equal(self) -> bool:
@@ -77,15 +81,25 @@ class Reproduction:
         """Returns a sentence on what may explain a difference, "" where there is none."""
         if self.is_equal:
             return ""
+        if self.damaged:
+            return f"changed after the run was done: {', '.join(self.damaged)}"
         if self.data:
-            counts = ", ".join(f"{count} {name}" for name, count in self.data.items() if count)
-            return f"the images are not those of the run: {counts}"
+            return self._explain_data()
         if self.conditions:
             return f"what differs beside it: {', '.join(self.conditions)}"
         return (
             "data, weights, versions and machine are those of the run: deterministic=false, or "
             "callbacks or a handler in Python, may explain it"
         )
+
+    def _explain_data(self) -> str:
+        counts = {name: count for name, count in self.data.items() if count}
+        moved = counts.pop("moved", 0)
+        texts = [f"{count} {name}" for name, count in counts.items()]
+        texts += [f"{moved} in another split"] if moved else []
+        if not counts and moved:
+            return f"the images are those of the run, {texts[0]}"
+        return f"the images are not those of the run: {', '.join(texts)}"
 
     def as_json(self) -> dict[str, Any]:
         """Returns plain values, which JSON can hold."""
@@ -202,6 +216,7 @@ def compare_results(original: RunFolder, again: RunFolder) -> Reproduction:
         parts=list(_compare_parts(original, again)),
         conditions=conditions,
         data=_compare_images(original, again) if "data_sha256" in conditions else {},
+        damaged=[str(file.relative_to(original.path)) for file in list_damaged(original)],
     )
 
 
@@ -292,14 +307,18 @@ def _describe_largest(pairs: Sequence[tuple[Any, ...]]) -> str:
 
 
 def _compare_images(original: RunFolder, again: RunFolder) -> dict[str, int]:
-    """Returns how many images came, went, or have another content, target or split."""
+    """Returns how many images came, went, have other content or targets, or moved."""
     before, after = (
         {example.path: example for example in Manifest.load(folder.manifest).examples}
         for folder in (original, again)
     )
     both = before.keys() & after.keys()
+    placed = {path: replace(after[path], split=before[path].split, fold=before[path].fold)
+              for path in both}  # fmt: skip
+    changed = {path for path in both if before[path] != placed[path]}
     return {
         "added": len(after.keys() - both),
         "removed": len(before.keys() - both),
-        "changed": sum(before[path] != after[path] for path in both),
+        "changed": len(changed),
+        "moved": sum(before[path] != after[path] for path in both - changed),
     }

@@ -33,6 +33,7 @@ from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.files import check_folder
 from tl_toolkit.runs.folder import InFolder, RunFolder
 from tl_toolkit.runs.places import find_run
+from tl_toolkit.runs.results import list_damaged, refuse_damaged
 from tl_toolkit.runs.states import describe_absent, name_run
 from tl_toolkit.runtime import numerics
 
@@ -112,6 +113,7 @@ class Run(InFolder):
                 hint = f"run.evaluate(), or tltool evaluate {name_run(self.path)}"
                 problems = tuple(replace(problem, hint=hint) for problem in problems)
             raise DataError(problems)
+        refuse_damaged(self.folder, self.folder.metrics)
         metrics: dict[str, Any] = self.folder.read_json(self.folder.metrics)
         return metrics
 
@@ -126,6 +128,7 @@ class Run(InFolder):
         """
         names = self.recipe.phase_names
         tables = [self.folder.history(index, name) for index, name in enumerate(names)]
+        refuse_damaged(self.folder, *tables)
         rows: list[dict[str, Any]] = []
         for table in filter(Path.is_file, tables):  # an interrupted run lacks some
             with open(table, encoding="utf-8", newline="") as file:
@@ -265,7 +268,7 @@ class Run(InFolder):
             hint = f"tltool evaluate {name_run(self.path)} --data FOLDER, where the images are now"
             raise DataError([replace(problem, hint=hint) for problem in error.problems]) from error
         if data is None:  # else they were counted when they were inspected
-            metrics = self._join_yardsticks(name, metrics)
+            metrics = self._join_yardsticks(name, metrics, progress)
             progress(Event("images_inspected", done=len(examples), total=len(examples)))
         inspected = () if data is None else manifest.examples
         skipped = {example.path: example.reason for example in inspected if not example.usable}
@@ -275,9 +278,16 @@ class Run(InFolder):
         split = name if data is None else str(data)
         return {"split": split, **metrics, **averaged, "skipped": skipped}
 
-    def _join_yardsticks(self, split: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    def _join_yardsticks(
+        self, split: str, metrics: Mapping[str, Any], progress: Handler
+    ) -> dict[str, Any]:
         """Returns metrics with what the run has measured beside them on a split of its own."""
-        measured = self.metrics.get(split, {}) if self.folder.metrics.is_file() else {}
+        measured: Mapping[str, Any] = {}
+        if self.folder.metrics in list_damaged(self.folder):
+            text = "was changed after the run: what it measured beside the model is left out"
+            progress(warning(f"{self.folder.metrics} {text}"))
+        elif self.folder.metrics.is_file():
+            measured = self.metrics.get(split, {})
         kept = {name: measured[name] for name in self.recipe.task.baselines if name in measured}
         against = {**measured.get("against", {}), **metrics.get("against", {})}
         return {**kept, **metrics, **({"against": against} if against else {})}
@@ -320,11 +330,13 @@ class Run(InFolder):
 
         Args:
             paths: A file, folder, array or image of Pillow, or several: a list, a generator, a
-                column of a DataFrame. An array is uint8 (h, w, 3), RGB in 0..255, grey (h, w) or
-                (h, w, 1), or a batch (n, h, w, 3); of other `data.channels` (h, w, channels) in
-                the numbers of the files, or a batch of them. An image of Pillow is read as its
-                file is: upright, alpha dropped. Predictions of both have the paths `array[0]`,
-                `array[1]`, ...
+                column of a DataFrame. A Parquet or TFRecord file stands for the images in it, and
+                `shop.parquet#12` for one; predictions have the path that each is written to in the
+                cache, which begins with its row. An array is uint8 (h, w, 3), RGB in 0..255, grey
+                (h, w) or (h, w, 1), or a batch (n, h, w, 3); of other `data.channels`
+                (h, w, channels) in the numbers of the files, or a batch of them. An image of
+                Pillow is read as its file is: upright, alpha dropped. Predictions of both have the
+                paths `array[0]`, `array[1]`, ...
             out: For dense tasks (an output per pixel): a folder that receives, for each file, the
                 prediction as an image and laid over the photo. Images in it are left out unless
                 `paths` names them, and only files of an earlier call are replaced. The maps

@@ -10,6 +10,7 @@ from tl_toolkit.printing.words import describe_soup
 from tl_toolkit.recipe.load import dump_recipe
 from tl_toolkit.runs.files import write_atomically, write_json
 from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.runs.results import finish
 
 if TYPE_CHECKING:
     from tl_toolkit.images.manifest import Manifest
@@ -72,5 +73,5 @@ def make_soup(
         "seconds": {"soup": round(time.perf_counter() - began, 3)},
     }
     write_json(place.metrics, metrics)
-    place.write_status("done")
+    finish(place)
     return {"run": str(place.path), **facts}

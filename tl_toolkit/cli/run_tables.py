@@ -83,6 +83,9 @@ def _list_facts(description: RunDescription) -> Iterator[tuple[str, str]]:
     if info.state in ("running", "killed") and description.process:
         yield "process", "{pid} on {host}".format_map({"host": "?", **description.process})
     yield "error", description.error
+    if description.damaged:
+        changed = ", ".join(description.damaged)
+        yield "damaged", f"{changed}: not as the run wrote it. Try: tltool reproduce {info.name}"
     yield "recipe", ", ".join(filter(None, (info.recipe, info.task)))
     weights = lock.get("weights")
     yield "base", info.base + (f"; weights {weights}" if weights else "")

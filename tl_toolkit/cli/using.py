@@ -195,6 +195,7 @@ def predict_command(
 
     PATHS may be -, a list of files on stdin, one a line or as find -print0 writes them. A file that
     is missing or cannot be decoded is named and the exit code is 3; all others are predicted.
+    A Parquet or TFRecord file stands for the images in it, and shop.parquet#12 for one of them.
     For dense tasks (an output per pixel) a mask and an overlay are written as PNG for each file.
     """
     if listed is not None:

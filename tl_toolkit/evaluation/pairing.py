@@ -11,6 +11,7 @@ from typing import Any
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.runs.results import refuse_damaged
 from tl_toolkit.tasks.predictions import Columns
 
 __all__ = ["SavedPredictions", "pair_predictions", "read_columns", "read_predictions"]
@@ -88,6 +89,7 @@ def read_columns(folder: RunFolder) -> dict[str, Columns]:
 
 
 def _read_rows(folder: RunFolder) -> list[dict[str, str]]:
+    refuse_damaged(folder, folder.predictions)
     try:
         with open(
             folder.predictions, encoding="utf-8", errors="surrogateescape", newline=""

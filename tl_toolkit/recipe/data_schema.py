@@ -250,6 +250,8 @@ class Data(Section):
         source = Path(str(self.train or self.table_path))
         if address := find_address(source):
             return address.rpartition("/")[2]
+        if self.table is not None and source.name.endswith(".gz"):
+            source = source.with_suffix("")
         if source.stem == "metadata" and source.suffix:
             return source.parent.name or source.stem
         is_file = self.csv is not None or source.suffix.lower().startswith(_FILES)

@@ -33,7 +33,11 @@ class RunFolder:
     # Of runs and searches.
     recipe = Artifact("recipe.yaml", "The resolved recipe.")
     base = Artifact("base.keras", "A copy of `model.base.model`, a base of the user's own.")
-    status = Artifact("status.json", "State: running, done, failed or interrupted.")
+    status = Artifact(
+        "status.json",
+        "State: running, done, failed or interrupted; of a done run the SHA-256 of metrics.json, "
+        "predictions.csv and each history.csv.",
+    )
     log = Artifact("command.log", "The command, its output, the traceback of a failure.")
     manifest = Artifact("manifest.csv", "Every image with its digest, label, split and verdict.")
     tensorboard = Artifact("logs", "TensorBoard's event files.")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
 import os
 import socket
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tl_toolkit.runs.processes import find_boot_time, is_gone, shares_kernel
 
@@ -18,10 +21,14 @@ __all__ = [
     "LOCK",
     "STALE_SECONDS",
     "UNNAMED_SECONDS",
+    "HeldLock",
     "LockFile",
     "inspect",
     "is_lock",
+    "is_same",
+    "open_new",
     "read_lock_file",
+    "suppressing_gone",
     "try_flock",
 ]
 
@@ -38,6 +45,7 @@ clocks and caches may be late."""
 UNNAMED_SECONDS = 60.0
 """After which a file that names no holder was left by a kill."""
 
+_EXCLUSIVE_SECONDS = 1.0  # in which a file that is there, or just was, shows itself
 _CANNOT_LOCK = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 
 
@@ -56,7 +64,8 @@ class LockFile:
 
     Attributes:
         path: The file.
-        identity: Its inode and content, by which the same file is known again.
+        identity: Its content, which holds a random key, by which all hosts know the same file
+            again; of one without a key its inode too, which sshfs makes up.
         beat: When its holder last gave a sign of life.
         is_locked: Whether somebody's `flock` holds it; None where there is none.
         holder: The process that it names, {} for none.
@@ -98,6 +107,29 @@ class LockFile:
         return "flock" in self.holder
 
 
+class HeldLock(NamedTuple):
+    """A lock file that this process has created.
+
+    Attributes:
+        path: Its place.
+        descriptor: The open file.
+        text: What it holds.
+    """
+
+    path: Path
+    descriptor: int
+    text: bytes
+
+    def is_there(self) -> bool:
+        """Returns whether the file is still in its place.
+
+        Its content is compared too: sshfs gives the lock of a follower the same inode.
+        """
+        with suppressing_gone():
+            return is_same(self.descriptor, self.path) and self.path.read_bytes() == self.text
+        return False
+
+
 def inspect(path: Path) -> LockFile | None:
     """Returns a lock file as it is now; None where there is none, or none that can be read.
 
@@ -109,9 +141,11 @@ def inspect(path: Path) -> LockFile | None:
     except OSError:
         return None
     try:
-        return read_lock_file(path, descriptor, fcntl.LOCK_SH)
+        with suppressing_gone():
+            return read_lock_file(path, descriptor, fcntl.LOCK_SH)
     finally:
         os.close(descriptor)  # drops the lock that asked
+    return None
 
 
 def read_lock_file(path: Path, descriptor: int, kind: int) -> LockFile:
@@ -125,8 +159,60 @@ def read_lock_file(path: Path, descriptor: int, kind: int) -> LockFile:
     got = try_flock(descriptor, kind)
     status = os.fstat(descriptor)
     text = os.pread(descriptor, status.st_size, 0)
-    identity = f"{status.st_ino} ".encode() + text
-    return LockFile(path, identity, status.st_mtime, None if got is None else not got, _parse(text))
+    holder = _parse(text)
+    identity = text if "key" in holder else f"{status.st_ino} ".encode() + text
+    return LockFile(path, identity, status.st_mtime, None if got is None else not got, holder)
+
+
+def open_new(path: Path, mode: int) -> int:
+    """Creates a file and opens it.
+
+    SFTP has no error for a file that is there already: sshfs says EPERM, as where nothing may be
+    written. So it is tried again where the file is gone by then.
+
+    Args:
+        path: The file.
+        mode: os.O_RDWR or os.O_WRONLY.
+
+    Raises:
+        FileExistsError: It is there already.
+        OSError: It cannot be created.
+    """
+    deadline = time.monotonic() + _EXCLUSIVE_SECONDS
+    while True:
+        try:
+            return os.open(path, mode | os.O_CREAT | os.O_EXCL, 0o644)
+        except PermissionError as error:
+            if error.errno != errno.EPERM or time.monotonic() > deadline:
+                raise
+            if path.exists():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from error
+        time.sleep(0.01)
+
+
+def is_same(descriptor: int, path: Path) -> bool:
+    """Returns whether an open file still lies in a place.
+
+    Args:
+        descriptor: The file.
+        path: The place.
+    """
+    with suppressing_gone():
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    return False
+
+
+@contextlib.contextmanager
+def suppressing_gone() -> Iterator[None]:
+    """Ends a block quietly where a file is gone, or was removed on another host while it is open.
+
+    NFS says ESTALE of one that is open, sshfs ENOENT.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ESTALE):
+            raise
 
 
 def try_flock(descriptor: int, kind: int) -> bool | None:

@@ -28,9 +28,13 @@ from tl_toolkit.runs.lock_files import (
     LOCK,
     STALE_SECONDS,
     UNNAMED_SECONDS,
+    HeldLock,
     LockFile,
     inspect,
+    is_same,
+    open_new,
     read_lock_file,
+    suppressing_gone,
     try_flock,
 )
 from tl_toolkit.runs.processes import describe_process, is_gone, shares_kernel
@@ -65,20 +69,20 @@ def hold(folder: Path) -> Iterator[None]:
         OSError: The lock file cannot be created.
     """
     path = Path(folder) / LOCK
-    descriptor = _acquire(path)
-    heart = _Heart(path, descriptor)
+    held = _acquire(path)
+    heart = _Heart(held)
     try:
         yield
     finally:
         is_still = heart.stop()
         # Removed while it is locked: a process that has opened it by now sees that it is gone.
         with contextlib.suppress(OSError):
-            if _is_same(descriptor, path):
+            if held.is_there():
                 path.unlink()
         with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a forked child may share the descriptor
+            fcntl.flock(held.descriptor, fcntl.LOCK_UN)  # a forked child may share the descriptor
         if is_still:  # else the thread may use it yet, on a disk that does not answer
-            os.close(descriptor)
+            os.close(held.descriptor)
 
 
 def is_abandoned(folder: Path) -> bool:
@@ -149,14 +153,17 @@ def refuse_follower(folder: Path) -> None:
         raise OutputError(Problem(str(folder), what, expected, "another --out"))
 
 
-def _acquire(path: Path) -> int:
-    """Creates the lock file; returns its open descriptor."""
+def _acquire(path: Path) -> HeldLock:
+    """Creates the lock file."""
     _refuse_claim(path.with_name(CLAIM))
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while True:
-        with contextlib.suppress(FileExistsError):
+        try:
             return _create(path)
-        seen = inspect(path)
+        except FileExistsError:
+            seen = inspect(path)
+            if seen is None and time.monotonic() > deadline:  # it cannot be read
+                raise
         if seen is None:  # released by now
             continue
         if seen.is_dead(_read_clock(path)):
@@ -178,8 +185,8 @@ def _refuse_claim(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _create(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+def _create(path: Path) -> HeldLock:
+    descriptor = open_new(path, os.O_RDWR)
     try:
         deadline = time.monotonic() + _PATIENCE_SECONDS
         # Somebody who asks whether it is locked holds it for a moment.
@@ -188,12 +195,13 @@ def _create(path: Path) -> int:
                 break
             time.sleep(0.001)
         facts = {"since": time.time(), "flock": bool(is_locked), "key": os.urandom(8).hex()}
-        os.write(descriptor, json.dumps({**describe_process(), **facts}).encode())
+        text = json.dumps({**describe_process(), **facts}).encode()
+        os.write(descriptor, text)
     except BaseException:
         path.unlink(missing_ok=True)
         os.close(descriptor)
         raise
-    return descriptor
+    return HeldLock(path, descriptor, text)
 
 
 def _remove(seen: LockFile) -> None:
@@ -205,7 +213,7 @@ def _remove(seen: LockFile) -> None:
     key = hashlib.sha256(seen.identity).hexdigest()[:16]
     token = seen.path.with_name(f"{LOCK}.{key}")
     try:
-        os.close(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
+        os.close(open_new(token, os.O_WRONLY))
     except FileExistsError:
         with contextlib.suppress(FileNotFoundError):  # its owner was killed in this moment
             if time.time() - token.stat().st_mtime > UNNAMED_SECONDS:
@@ -218,15 +226,16 @@ def _remove(seen: LockFile) -> None:
 
 
 def _remove_same(seen: LockFile) -> None:
-    try:
-        descriptor = os.open(seen.path, os.O_RDWR)
-    except FileNotFoundError:
-        return
+    with suppressing_gone():
+        _remove_opened(seen, os.open(seen.path, os.O_RDWR))
+
+
+def _remove_opened(seen: LockFile, descriptor: int) -> None:
     try:
         now = read_lock_file(seen.path, descriptor, fcntl.LOCK_EX)
-        is_same = (now.identity, now.beat) == (seen.identity, seen.beat)
+        is_old = (now.identity, now.beat) == (seen.identity, seen.beat)
         # An old lock of another host's may outlive it on a server; here it was free, or is dead.
-        if is_same and now.is_locked == seen.is_locked and _is_same(descriptor, seen.path):
+        if is_old and now.is_locked == seen.is_locked and is_same(descriptor, seen.path):
             seen.path.unlink()
     finally:
         os.close(descriptor)
@@ -246,24 +255,15 @@ def _read_clock(path: Path) -> float:
         return time.time()
 
 
-def _is_same(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
-
-
 class _Heart:
     """Sets the time of a lock file again and again, in a thread that ends with its process.
 
     Args:
-        path: The lock file.
-        descriptor: The same, as it was created.
+        held: The lock file.
     """
 
-    def __init__(self, path: Path, descriptor: int) -> None:
-        self._path = path
-        self._descriptor = descriptor
+    def __init__(self, held: HeldLock) -> None:
+        self._held = held
         self._is_ended = threading.Event()
         self._beating = threading.Lock()
         with contextlib.suppress(RuntimeError):  # no more threads: this host needs none
@@ -280,10 +280,11 @@ class _Heart:
                 if self._is_ended.is_set():
                     return
                 with contextlib.suppress(OSError):
-                    if not _is_same(self._descriptor, self._path):
-                        _logger.warning("%s is no longer ours: another process took it", self._path)
+                    if not self._held.is_there():
+                        text = "%s is no longer ours: another process took it"
+                        _logger.warning(text, self._held.path)
                         return
-                    os.utime(self._descriptor)
+                    os.utime(self._held.descriptor)
 
 
 def _refuse(seen: LockFile) -> RecipeError:

@@ -12,6 +12,7 @@ from tl_toolkit.errors import DataError, OutputError, Problem, RecipeError, Tool
 from tl_toolkit.runs.files import describe_unwritable, remove_drafts
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.locks import hold, is_taken_over
+from tl_toolkit.runs.results import finish
 from tl_toolkit.runs.states import describe_unfinished
 
 _MAX_NAMED = 8
@@ -116,6 +117,7 @@ def resume_run(folder: RunFolder) -> Iterator[RunFolder]:
 def _recorded(folder: RunFolder, *, resumed: bool = False, kind: str = "run") -> Iterator[None]:
     """Writes the status: running, and how the block ended; not if a resumed run never ran."""
     before = _read_status(folder) if resumed else None
+    was_done = resumed and folder.read_status().get("state") == "done"
     if not resumed:
         folder.write_status("running", kind=kind)
     try:
@@ -128,7 +130,9 @@ def _recorded(folder: RunFolder, *, resumed: bool = False, kind: str = "run") ->
         else:
             folder.write_status("failed", error=_describe_error(error))
         raise
-    folder.write_status("done")
+    # One that was done already keeps its digests: those of files that were changed would be new.
+    if not was_done or before != _read_status(folder):
+        finish(folder)
 
 
 def _describe_error(error: BaseException) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from tl_toolkit.errors import DataError
 from tl_toolkit.sources import parquet, tfrecords
-from tl_toolkit.sources.table_rows import INSIDE, name_member
+from tl_toolkit.sources.table_rows import INSIDE, TableReader, name_member
 
-__all__ = ["INSIDE", "find_member", "locate_member", "read_members"]
+__all__ = ["INSIDE", "find_member", "list_members", "locate_member", "read_members"]
 
 
 def find_member(name: str) -> str:
@@ -23,6 +26,28 @@ def find_member(name: str) -> str:
         return ""
     is_table = parquet.recognizes(path) or tfrecords.recognizes(path)
     return name_member(path, int(row)) if is_table else ""
+
+
+def list_members(path: Path) -> list[str]:
+    """Returns the paths of the images that lie in a file with others; [] for any other file.
+
+    Args:
+        path: The file, or one image of it as `shop.parquet#12`.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    if member := find_member(os.path.abspath(path)):
+        return [member]
+    readers: tuple[TableReader, ...] = (parquet, tfrecords)
+    reader = next((each for each in readers if path.is_file() and each.recognizes(path)), None)
+    if reader is None:
+        return []
+    header, problems = reader.read_header(path, "")
+    rows, more = ([], []) if problems else reader.read_rows(path, header, "")
+    if problems or more:
+        raise DataError([replace(problem, where=str(path)) for problem in (*problems, *more)])
+    return [row.member for row in rows if row.member]
 
 
 def locate_member(path: str) -> tuple[Path, int]:

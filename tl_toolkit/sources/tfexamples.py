@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from tl_toolkit.errors import DataError, Problem
+from tl_toolkit.sources.packed import PackedRecords, is_packed
 
 __all__ = [
     "EXPECTED",
@@ -23,7 +24,6 @@ __all__ = [
 ]
 
 EXPECTED = "TFRecord files are expected, of tf.train.Example with an encoded image and targets."
-_GZIP = b"\x1f\x8b"
 _MASK = 0xA282EAD8  # of the checksums, as TensorFlow's writer has it
 _BLOCK = 1 << 16
 _FIXED = {1: 8, 5: 4}
@@ -74,6 +74,61 @@ class RecordFile:
             self._start, self._block = span.start, data
         return data[: span.end - span.start]
 
+    def reaches(self, end: int) -> bool:
+        """Returns whether the file has as many bytes.
+
+        Args:
+            end: Their number.
+        """
+        return end <= self.size
+
+    def release(self, place: int) -> None:
+        """Says that nothing before a place is read any more.
+
+        Args:
+            place: The place.
+        """
+
+
+class PackedFile(RecordFile):
+    """A compressed file: its places are those of the unpacked bytes, and are reached in order.
+
+    Args:
+        file: The open file.
+        size: Its bytes.
+    """
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        super().__init__(file, size)
+        self._records = PackedRecords(file, size)
+
+    def read(self, span: Span) -> bytes:
+        """Returns some bytes of the record that was reached last; see `RecordFile`.
+
+        Args:
+            span: Their places.
+        """
+        return self._records.read(span.start, span.end)
+
+    def reaches(self, end: int) -> bool:
+        """Unpacks up to a place; returns whether there are as many bytes.
+
+        Args:
+            end: Their number.
+
+        Raises:
+            ValueError: As in `PackedRecords.reaches`.
+        """
+        return self._records.reaches(end)
+
+    def release(self, place: int) -> None:
+        """Forgets what comes before a place.
+
+        Args:
+            place: The place.
+        """
+        self._records.release(place)
+
 
 @contextmanager
 def open_records(path: Path) -> Iterator[RecordFile]:
@@ -86,7 +141,11 @@ def open_records(path: Path) -> Iterator[RecordFile]:
         if not path.is_file():
             raise ValueError("is no regular file" if path.exists() else "does not exist")
         with open(path, "rb") as file:
-            yield RecordFile(file, os.path.getsize(path))
+            head, size = file.read(12), os.path.getsize(path)
+            file.seek(0)
+            # A plain record of 35,615 bytes begins as gzip does, and has a checksum.
+            is_plain = _read_length(head) is not None or not is_packed(head)
+            yield RecordFile(file, size) if is_plain else PackedFile(file, size)
     except OSError as error:
         what = f"{str(path)!r} cannot be read: {error.strerror}"
         raise DataError(Problem("", what, EXPECTED)) from error
@@ -104,21 +163,25 @@ def walk_records(data: RecordFile) -> Iterator[Span]:
         ValueError: The file is none of records, or ends within one.
     """
     place = 0
-    while place < data.size:
-        head = data.read(Span(place, place + 12))
-        if len(head) < 12:
-            raise ValueError(f"ends within a record, at byte {place:,}")
-        length, checksum = struct.unpack("<QI", head)
-        if checksum != _sum(head[:8]):
-            # A record of 35,615 bytes begins as gzip does, so the checksum is looked at first.
-            if not place and head[:2] == _GZIP:
-                raise ValueError("is compressed: plain TFRecord files are read, which zcat writes")
+    while data.reaches(place + 1):
+        is_whole = data.reaches(place + 12)
+        length = _read_length(data.read(Span(place, place + 12)))
+        if is_whole and length is None:
             raise ValueError(f"is damaged at byte {place:,}" if place else "holds no TFRecord")
-        end = place + 12 + length
-        if end + 4 > data.size:
+        end = place + 12 + (length or 0)
+        if not is_whole or not data.reaches(end + 4):
             raise ValueError(f"ends within a record, at byte {place:,}")
         yield Span(place + 12, end)
         place = end + 4
+        data.release(place)
+
+
+def _read_length(head: bytes) -> int | None:
+    """Returns the length of a record by its head; None where its checksum is that of another."""
+    if len(head) < 12:
+        return None
+    length, checksum = struct.unpack("<QI", head)
+    return int(length) if checksum == _sum(head[:8]) else None
 
 
 def read_example(data: RecordFile, record: Span) -> dict[str, Values]:

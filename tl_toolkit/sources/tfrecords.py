@@ -1,7 +1,7 @@
 """TFRecord files of tf.train.Example with encoded images, and the folders that tfds prepares.
 
 Their layout is walked here: listing then takes no TensorFlow, and reads keys and targets, not the
-images between them.
+images between them. Compressed files are unpacked as they are walked, by what they begin with.
 """
 
 from __future__ import annotations
@@ -28,9 +28,13 @@ from tl_toolkit.sources.tfexamples import (
 
 __all__ = ["read_header", "read_images", "read_rows", "recognizes"]
 
-_SUFFIXES = (".tfrecord", ".tfrecords")
-_SHARD = re.compile(r"-\d{5}-of-\d{5}$")
-_PATTERNS = ("*-of-[0-9][0-9][0-9][0-9][0-9]", "*.tfrecord", "*.tfrecords")
+_SUFFIXES = (".tfrecord", ".tfrecords", ".tfrecord.gz", ".tfrecords.gz")
+_SHARD = re.compile(r"-\d{5}-of-\d{5}(\.gz)?$")
+_PATTERNS = (
+    "*-of-[0-9][0-9][0-9][0-9][0-9]",
+    "*-of-[0-9][0-9][0-9][0-9][0-9].gz",
+    *(f"*{suffix}" for suffix in _SUFFIXES),
+)
 _MAX_ROWS = 20_000_000
 _MOST_VALUES = 1000
 """Values of a list that is a cell: more are pixels or the like."""
