@@ -212,13 +212,15 @@ def test_what_must_answer_at_once_imports_no_tensorflow():
 
 
 def test_an_export_predicts_for_each_task_without_tensorflow():
-    rooms = sorted(path.parent.name for path in PACKAGE.glob("tasks/*/outputs.py"))
-    modules = ", ".join(f"tl_toolkit.tasks.{room}.outputs" for room in rooms)
+    files = sorted(
+        path for name in ("outputs", "maps") for path in PACKAGE.glob(f"tasks/*/{name}.py")
+    )
+    modules = ", ".join(f"tl_toolkit.tasks.{path.parent.name}.{path.stem}" for path in files)
     code = f"import sys, tl_toolkit.export.quick, {modules}; print('tensorflow' in sys.modules)"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert len(rooms) == 4 and done.stdout.strip() == "False"
+    assert len(files) == 8 and done.stdout.strip() == "False"
 
 
 def test_every_public_name_is_there():

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import gzip
+import json
 import os
 import shutil
 import signal
@@ -17,6 +19,7 @@ import tl_toolkit as tl
 from tests.command import tltool
 from tests.serving.models import draw_image, write_model
 from tl_toolkit.serving import messages, versions
+from tl_toolkit.serving.compression import Unpacking
 from tl_toolkit.serving.saved_model import ServedModel
 from tl_toolkit.serving.tensors import Refusal
 
@@ -127,10 +130,75 @@ def test_json_that_takes_long_is_given_up():
     assert caught.value.status == 504
 
 
-def test_a_compressed_body_is_refused(server):
-    response = post(server, headers={"Content-Encoding": "gzip"})
+def post_gzip(server, body, encoding="gzip"):
+    return post(server, content=body, json=None, headers={"Content-Encoding": encoding})
+
+
+def test_a_body_of_gzip_is_unpacked(server):
+    packed = gzip.compress(json.dumps(PIXEL).encode())
+    halves = [gzip.compress(b'{"instances"'), gzip.compress(b":[[[[255,0,0]]]]}")]
+
+    whole = post_gzip(server, packed)
+    in_bytes = post_gzip(server, iter([packed[i : i + 1] for i in range(len(packed))]), "GZIP")
+    in_members = post_gzip(server, b"".join(halves))
+
+    for response in (whole, in_bytes, in_members):
+        assert response.status_code == 200, response.text
+        assert response.json() == post(server).json()
+
+
+def test_what_is_no_gzip_is_refused(server):
+    packed = gzip.compress(json.dumps(PIXEL).encode())
+    spoilt = bytearray(packed)
+    spoilt[-5] ^= 1  # of its checksum
+
+    for body in (b"{}", packed[:-1], packed[: len(packed) // 2], bytes(spoilt), packed + b"x"):
+        response = post_gzip(server, body)
+
+        assert response.status_code == 400 and "the body is no gzip" in response.json()["error"]
+    assert post_gzip(server, b"").json()["error"] == "JSON Parse error: The document is empty"
+
+
+def test_gzip_is_refused_that_unpacks_to_too_much(serve):
+    server = serve(max_body_mib=1)
+    bomb = gzip.compress(bytes(50 << 20))  # 50 KB
+    members = gzip.compress(b"") * 60_000  # 1.2 MB that unpack to nothing
+
+    for body in (bomb, members, iter([members])):
+        response = post_gzip(server, body)
+
+        assert response.status_code == 413, response.text
+    assert post(server).status_code == 200
+
+
+def test_a_bomb_is_unpacked_no_further_than_its_limit():
+    bomb, most = gzip.compress(bytes(50 << 20)), 0
+    for piece in Unpacking().unpack(bomb):
+        most = max(most, len(piece))
+
+    assert 0 < most <= 1 << 18
+
+
+@pytest.mark.parametrize("encoding", ["deflate", "br", "gzip, gzip"])
+def test_another_compression_is_refused(server, encoding):
+    response = post_gzip(server, b"{}", encoding)
 
     assert response.status_code == 415
+    assert response.headers["accept-encoding"] == "gzip"
+
+
+@pytest.mark.parametrize(
+    ("accepted", "encoding"),
+    [("gzip", "gzip"), ("br, gzip;q=0.5", "gzip"), ("identity", None), ("gzip;q=0, br", None)],
+)
+def test_a_large_answer_is_gzip_for_those_who_accept_it(server, accepted, encoding):
+    headers, many = {"Accept-Encoding": accepted}, {"instances": PIXEL["instances"] * 30}
+
+    large, small = post(server, many, headers=headers), post(server, headers=headers)
+
+    assert large.headers.get("content-encoding") == encoding
+    assert "content-encoding" not in small.headers
+    assert len(large.json()["predictions"]) == 30
 
 
 def test_a_body_that_does_not_come_is_refused_in_time(serve):

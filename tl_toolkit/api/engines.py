@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tl_toolkit.api.inputs import Inputs
@@ -39,7 +40,13 @@ def check_engine(engine: str) -> None:
 
 
 def predict_by_export(
-    run: Run, inputs: Inputs, engine: Engine, *, needs: Sequence[str], report: Handler
+    run: Run,
+    inputs: Inputs,
+    engine: Engine,
+    *,
+    needs: Sequence[str],
+    out: Path | None,
+    report: Handler,
 ) -> list[Prediction] | None:
     """Returns the predictions of the run's LiteRT export, or None where Keras has to predict.
 
@@ -48,6 +55,7 @@ def predict_by_export(
         inputs: The images.
         engine: auto leaves to Keras what the export cannot predict, and says why if there is one.
         needs: What the caller asks for that only Keras does.
+        out: A folder that receives pictures of dense tasks; None for none.
         report: Receives what predicts, or why Keras does, and the count of images.
 
     Raises:
@@ -57,23 +65,19 @@ def predict_by_export(
         return None
     if engine == "auto" and not (run.folder.export / "model.tflite").is_file():
         return None
-    from tl_toolkit.export.quick import MOST_FILES, NotQuick, open_quick
+    from tl_toolkit.export.quick import MOST_FILES
+    from tl_toolkit.export.quick_files import NotQuick
 
     if engine == "auto" and len(inputs.files) > MOST_FILES:
         return None
-    refused = {path: problem.what for path, problem in inputs.missing.items()}
     try:
         if needs:
             raise NotQuick(
                 f"the LiteRT export has no {' and no '.join(needs)}",
                 hint="predict without --engine",
             )
-        threads = min(4, os.cpu_count() or 1)
-        size, resize = run.recipe.data.image_size, run.resize
-        model = open_quick(run.folder, size, resize, threads=threads)
-        predictions = list(
-            model.predict(inputs.files, run.output_reader, arrays=inputs.arrays, refused=refused)
-        )
+        predict = _predict_maps if run.recipe.task.is_dense else _predict
+        predictions, runtime = predict(run, inputs, out, report)
     except NotQuick as reason:
         if engine == "litert":
             hint = reason.hint.replace("RUN", name_run(run.path))
@@ -81,9 +85,55 @@ def predict_by_export(
         if not reason.is_plain:
             report(message(f"predicted by Keras: {reason}"))
         return None
-    report(message(f"predicted by {model.runtime}, without TensorFlow"))
+    report(message(f"predicted by {runtime}, without TensorFlow"))
     report(Event("images_inspected", done=len(predictions), total=len(predictions)))
     return predictions
+
+
+def _predict(
+    run: Run, inputs: Inputs, out: Path | None, report: Handler
+) -> tuple[list[Prediction], str]:
+    """Returns the predictions of an export with one output for each image, and its runtime."""
+    from tl_toolkit.export.quick import open_quick
+
+    size = run.recipe.data.image_size
+    model = open_quick(run.folder, size, run.resize, threads=_count_threads())
+    predictions = model.predict(
+        inputs.files, run.output_reader, arrays=inputs.arrays, refused=_list_refused(inputs)
+    )
+    return list(predictions), model.runtime
+
+
+def _predict_maps(
+    run: Run, inputs: Inputs, out: Path | None, report: Handler
+) -> tuple[list[Prediction], str]:
+    """Returns the maps of an export with an output for each pixel, and its runtime."""
+    from tl_toolkit.export.quick import open_quick_maps
+    from tl_toolkit.export.quick_files import read_all_quick, read_quick
+
+    data, arrays, refused = run.recipe.data, inputs.arrays, _list_refused(inputs)
+    colors = None if data.masks is None else data.masks.colors
+    form = run.recipe.task.open("maps").build(run.classes, colors)
+    model, runtime = open_quick_maps(
+        run.folder, data.image_size, run.resize, form, threads=_count_threads()
+    )
+    read_all_quick(inputs.files, arrays, refused)
+    predictions = model.predict(
+        inputs.files,
+        lambda path: arrays[path] if path in arrays else read_quick(path),
+        out=out,
+        refused=refused,
+        report=lambda text: report(message(text)),
+    )
+    return list(predictions), runtime
+
+
+def _count_threads() -> int:
+    return min(4, os.cpu_count() or 1)
+
+
+def _list_refused(inputs: Inputs) -> dict[Path, str]:
+    return {path: problem.what for path, problem in inputs.missing.items()}
 
 
 def list_keras_needs(run: Run, *, native: bool, tta: bool) -> list[str]:
@@ -94,9 +144,8 @@ def list_keras_needs(run: Run, *, native: bool, tta: bool) -> list[str]:
         native: Whether images are predicted at their own size.
         tta: Whether outputs are averaged over views.
     """
-    is_dense, channels = run.recipe.task.is_dense, run.recipe.data.channels
+    channels = run.recipe.data.channels
     words = {
-        "masks of the files' own sizes": is_dense and not native,
         "--native": native,
         "--tta": tta,
         f"images of {channels} channels": channels != RGB,

@@ -375,7 +375,9 @@ class Run(InFolder):
             inputs = list_inputs(paths, folder, handle, channels=self.recipe.data.channels)
             _report_views(views, handle)
             needs = list_keras_needs(self, native=native, tta=bool(views))
-            predictions = predict_by_export(self, inputs, engine, needs=needs, report=handle)
+            predictions = predict_by_export(
+                self, inputs, engine, needs=needs, out=folder, report=handle
+            )
             if predictions is not None:
                 return predictions
             with self.numerics():

@@ -46,6 +46,7 @@ def serve(
     max_body_mib: float = 16.0,
     max_megapixels: float = 50.0,
     timeout_seconds: float = 30.0,
+    take_over: bool = False,
     root: str | Path = "runs",
     progress: Handler | bool = True,
 ) -> Server:
@@ -73,6 +74,8 @@ def serve(
         max_body_mib: The most MiB of a request.
         max_megapixels: The most millions of pixels of an image, and of a call of the model.
         timeout_seconds: How long a client may take to send a request, and an answer may take.
+        take_over: Take the place of the server that answers at this address, if one of yours does.
+            It ends as soon as this one answers, and no request is lost. On Linux alone.
         root: Folder of all runs.
         progress: As in `tl.finetune`: receives the address, and new versions.
 
@@ -106,7 +109,7 @@ def serve(
     settings = ServeSettings(
         host, port, token or "", watch, max_batch, batch_wait_ms, queue,
         max_body=int(max_body_mib * _MIB), max_pixels=int(max_megapixels * _MILLION),
-        timeout_seconds=timeout_seconds,
+        timeout_seconds=timeout_seconds, take_over=take_over,
     )  # fmt: skip
     with contextlib.ExitStack() as stack:
         report = stack.enter_context(handling(progress))

@@ -48,6 +48,9 @@ def _read_token(token: str | None, file: Path | None) -> str | None:
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), default=30.0,
               show_default=True, metavar="SECONDS",
               help="Longest time of a request, and of its answer.")  # fmt: skip
+@click.option("--take-over", is_flag=True,
+              help="Take the place of your server at this address: it ends when this one answers, "
+              "and no request is lost.  [Linux]")  # fmt: skip
 @takes_root
 def serve_command(
     run: str,
@@ -63,6 +66,7 @@ def serve_command(
     max_body: float,
     max_pixels: float,
     timeout: float,
+    take_over: bool,
     root: Path,
 ) -> None:
     """Answer requests over HTTP with the SavedModel of RUN, or of a folder of numbered versions.
@@ -75,7 +79,7 @@ def serve_command(
     server = serve(
         run, host=host, port=port, token=_read_token(token, token_file), watch=watch, name=name,
         max_batch=max_batch, batch_wait_ms=batch_wait_ms, queue=queue, max_body_mib=max_body,
-        max_megapixels=max_pixels, timeout_seconds=timeout, root=root,
-        progress=current.print_events(),
+        max_megapixels=max_pixels, timeout_seconds=timeout, take_over=take_over,
+        root=root, progress=current.print_events(),
     )  # fmt: skip
     server.wait()

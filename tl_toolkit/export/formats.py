@@ -10,6 +10,7 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -82,6 +83,8 @@ class Format:
             most probable class, say) differ only where two of them were as good as equal.
         agreement: For a format without such a limit: the least share of equal answers.
         mean: Likewise: the largest mean difference, of tasks whose outputs are no answers.
+        beside: Writes a second file into a folder, which it compares by a limit and names in what
+            it returns; None where the task needs none.
         document: Writes beside it, into the export folder, how to use it.
     """
 
@@ -91,6 +94,7 @@ class Format:
     limits: Limits = field(default_factory=Limits)
     agreement: float = 0.0
     mean: float = float("inf")
+    beside: Callable[[FinishedModel, Path, float], dict[str, Any] | None] | None = None
     document: Callable[[FinishedModel, Path], None] | None = None
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tl_toolkit.export.formats import FinishedModel, Format
 from tl_toolkit.export.graphs import write_companions, write_graph
+from tl_toolkit.export.lines import write_lines
 from tl_toolkit.tasks.parity import Limits
 
 __all__ = ["FORMAT", "write_litert"]
@@ -22,5 +23,9 @@ def write_litert(finished: FinishedModel, path: Path) -> None:
 
 
 FORMAT = Format(
-    write_litert, runtime="litert", limits=Limits(pixels=1e-4), document=write_companions
+    write_litert,
+    runtime="litert",
+    limits=Limits(pixels=1e-4),
+    beside=write_lines,
+    document=write_companions,
 )

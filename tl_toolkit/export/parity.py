@@ -25,6 +25,8 @@ def check_report(report: Mapping[str, Any], *, where: str) -> None:
     wrong = [
         name for name, output in report.get("further_outputs", {}).items() if not output["holds"]
     ]
+    if not report.get("lines", {"holds": True})["holds"]:
+        wrong.append(report["lines"]["file"])
     if wrong:
         raise ParityError(
             Problem(

@@ -76,13 +76,17 @@ def _publish(
             form.write(finished, draft)
         origin = describe_origin(run, draft)
         report = {**_compare(finished, draft, form, files), **origin}
+        second = form.beside and form.beside(finished, scratch, form.limits.pixels)
+        if second is not None:
+            report |= {"lines": second, "holds": report["holds"] and second["holds"]}
         if proof is not None:
             _refuse_unequal(report, proof)
             # At no time does a proof lie beside another model than the one that it is of.
             with reporting_unwritable(proof):
                 proof.unlink(missing_ok=True)
-        with drafted(path) as place:
-            os.rename(draft, place)
+        for file in [path] if second is None else [folder / second["file"], path]:
+            with drafted(file) as place:
+                os.rename(scratch / file.name, place)
     if proof is not None:
         write_json(proof, report)
     if form.document is not None:

@@ -19,13 +19,23 @@ import numpy as np
 from tl_toolkit.errors import DataError
 from tl_toolkit.export.apart import find_last_line
 from tl_toolkit.export.graph_process import SINGLE, Call, build_call, import_litert
+from tl_toolkit.export.quick_files import NotQuick, read_quick
+from tl_toolkit.export.quick_lines import FILE, QuickMaps, build_lines_call
 from tl_toolkit.images.geometry import Resize
-from tl_toolkit.images.plain import NotPlain, read_plain, resize_plain
+from tl_toolkit.images.plain import resize_plain
 from tl_toolkit.runs.files import hash_file
 from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.tasks.dense.maps import MapForm
 from tl_toolkit.tasks.predictions import OutputReader, Prediction
 
-__all__ = ["MOST_FILES", "NotQuick", "QuickModel", "describe_origin", "is_stale", "open_quick"]
+__all__ = [
+    "MOST_FILES",
+    "QuickModel",
+    "describe_origin",
+    "is_stale",
+    "open_quick",
+    "open_quick_maps",
+]
 
 MOST_FILES = 32
 """The most images that an export predicts unasked. For more, starting TensorFlow is a small part of
@@ -35,21 +45,6 @@ _MODEL, _PROOF = "model.tflite", "parity.litert.json"
 _OF_WEIGHTS = ("config.json", "model.weights.h5")
 RUNTIME = "ai_edge_litert"
 """The module that runs it."""
-
-
-class NotQuick(Exception):
-    """Why an export does not predict.
-
-    Args:
-        reason: Why, in words.
-        is_plain: Whether there is nothing to say of it: no export, or no runtime for it.
-        hint: What makes it predict.
-    """
-
-    def __init__(self, reason: str, *, is_plain: bool = False, hint: str = "") -> None:
-        super().__init__(reason)
-        self.is_plain = is_plain
-        self.hint = hint
 
 
 def describe_origin(folder: RunFolder, export: Path) -> dict[str, str]:
@@ -127,10 +122,7 @@ class QuickModel:
             if path in refused:
                 yield reader.describe(path, None, refused[path])
                 continue
-            try:
-                pixels = arrays[path] if path in arrays else read_plain(path)
-            except NotPlain as error:
-                raise NotQuick(f"{path} takes the decoder of TensorFlow: {error}") from error
+            pixels = arrays[path] if path in arrays else read_quick(path)
             image = resize_plain(pixels, self._size, self._resize)
             yield reader.describe(path, self._read(image, reader.served), None)
 
@@ -157,6 +149,31 @@ def open_quick(
     Raises:
         NotQuick: There is none, it is of another model, or no runtime opens it.
     """
+    interpreter, runtime = _open(folder, _MODEL, threads)
+    return QuickModel(build_call(interpreter), size, resize, runtime)
+
+
+def open_quick_maps(
+    folder: RunFolder, size: tuple[int, int], resize: Resize, form: MapForm, *, threads: int
+) -> tuple[QuickMaps, str]:
+    """Opens the LiteRT export of a run with an output for each pixel; returns its runtime, too.
+
+    Args:
+        folder: The run.
+        size: (height, width) that its model takes.
+        resize: How images are resized to them.
+        form: The maps of the task.
+        threads: Threads of a call.
+
+    Raises:
+        NotQuick: As `open_quick`.
+    """
+    interpreter, runtime = _open(folder, FILE, threads)
+    return QuickMaps(build_lines_call(interpreter), size, resize, form), runtime
+
+
+def _open(folder: RunFolder, name: str, threads: int) -> tuple[Any, str]:
+    """Opens a file of the export."""
     path, proof = folder.export / _MODEL, folder.export / _PROOF
     if not (path.is_file() and proof.is_file()):
         raise NotQuick(
@@ -165,25 +182,27 @@ def open_quick(
     if importlib.util.find_spec(RUNTIME) is None:
         hint = "pip install 'tl-toolkit[litert]'"
         raise NotQuick("LiteRT is not installed", is_plain=True, hint=hint)
-    if not _is_proved(folder, path, proof):
+    if not _is_proved(folder, path, proof, name):
         hint = "tltool export RUN --to litert"
         raise NotQuick(f"{path} is not proved to be of this run as it is now", hint=hint)
     try:
         interpreter, runtime = import_litert()  # never the one of TensorFlow, which takes seconds
-        call = build_call(interpreter(str(path), num_threads=threads))
+        opened = interpreter(str(folder.export / name), num_threads=threads)
+        opened.allocate_tensors()
     except Exception as error:  # the runtime raises several kinds, of C++ too
         raise NotQuick(f"LiteRT cannot open {path}: {_shorten(error)}") from error
-    return QuickModel(call, size, resize, runtime)
+    return opened, runtime
 
 
 def _shorten(error: Exception) -> str:
     return find_last_line(f"{type(error).__name__}: {error}")
 
 
-def _is_proved(folder: RunFolder, path: Path, proof: Path) -> bool:
+def _is_proved(folder: RunFolder, path: Path, proof: Path, name: str) -> bool:
     try:
         report: dict[str, Any] = json.loads(proof.read_text("utf-8"))
         proved = {name: report[name] for name in ("model", "task", "sha256")}
-        return bool(report["holds"]) and proved == describe_origin(folder, path)
+        is_whole = name == _MODEL or report["lines"]["sha256"] == hash_file(folder.export / name)
+        return bool(report["holds"]) and is_whole and proved == describe_origin(folder, path)
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, DataError):
         return False

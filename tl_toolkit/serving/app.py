@@ -12,6 +12,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -20,6 +21,7 @@ from starlette.types import ASGIApp
 from tl_toolkit import __version__
 from tl_toolkit.serving import inference, rest
 from tl_toolkit.serving.batching import Batcher
+from tl_toolkit.serving.compression import Compression
 from tl_toolkit.serving.guard import Guard
 from tl_toolkit.serving.messages import Bodies, write_error, write_json
 from tl_toolkit.serving.monitoring import CONTENT_TYPE_LATEST, Monitor
@@ -84,7 +86,10 @@ class _Endpoints:
             self._route("/", self._page),
         ]
         errors = {HTTPException: self._refuse_path}
-        app = Starlette(routes=routes, lifespan=self._run_lifespan, exception_handlers=errors)
+        app = Starlette(
+            routes=routes, lifespan=self._run_lifespan, exception_handlers=errors,
+            middleware=[Middleware(Compression)],
+        )  # fmt: skip
         app.router.redirect_slashes = False
         return app
 

@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tl_toolkit.serving.messages import CLOSE, write_error
+from tl_toolkit.serving.messages import write_error
+from tl_toolkit.serving.tensors import CLOSE
 
 __all__ = ["Guard", "is_loopback"]
 

@@ -11,13 +11,11 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tl_toolkit.serving.tensors import Refusal
+from tl_toolkit.serving.compression import Unpacking, is_gzip
+from tl_toolkit.serving.tensors import CLOSE, Refusal
 from tl_toolkit.serving.worker import Worker
 
-__all__ = ["CLOSE", "Bodies", "write_error", "write_json"]
-
-CLOSE = {"Connection": "close"}
-"""The header of an answer to a request whose body was not read."""
+__all__ = ["Bodies", "write_error", "write_json"]
 
 _SMALL = 1 << 16
 _HELD = 16
@@ -44,16 +42,16 @@ class Bodies:
     async def reading(self, request: Request) -> AsyncIterator[bytearray]:
         """Yields the body of a request, which counts as held in memory during the block.
 
-        What is read from it is held as long, so the block may empty it.
+        What is read from it is held as long, so the block may empty it. One of gzip is unpacked,
+        and counts as it unpacks.
 
         Args:
             request: The request.
 
         Raises:
-            Refusal: It is too large, takes too long, or others fill the memory.
+            Refusal: It is too large, takes too long, cannot be unpacked, or others fill the memory.
         """
-        if request.headers.get("content-encoding", "identity") != "identity":
-            raise Refusal(415, "a body is sent as it is: no Content-Encoding is known", CLOSE)
+        unpacks = is_gzip(request.headers.get("content-encoding", ""))
         length = request.headers.get("content-length", "")
         if length.isdecimal() and int(length) > self._largest:
             raise self._describe_large()
@@ -61,7 +59,8 @@ class Bodies:
         try:
             try:
                 async with asyncio.timeout(self._seconds):
-                    async for chunk in request.stream():
+                    stream = request.stream()
+                    async for chunk in self._unpack(stream) if unpacks else stream:
                         body += chunk
                         size += len(chunk)
                         self._held += len(chunk)
@@ -72,6 +71,17 @@ class Bodies:
             yield body
         finally:
             self._held -= size
+
+    async def _unpack(self, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Yields the pieces of a body of gzip, none of which is large."""
+        unpacking, size = Unpacking(), 0
+        async for chunk in stream:
+            size += len(chunk)
+            self._check(size)
+            for piece in unpacking.unpack(chunk):
+                yield piece
+                await asyncio.sleep(0)
+        unpacking.finish()
 
     def _check(self, size: int) -> None:
         if size > self._largest:

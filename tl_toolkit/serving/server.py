@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.events import Handler, message, warning
+from tl_toolkit.serving.address import name_url, open_socket
 from tl_toolkit.serving.app import build_app
 from tl_toolkit.serving.connections import limit_connections
 from tl_toolkit.serving.guard import is_loopback
+from tl_toolkit.serving.handover import Offer, can_hand_over
 from tl_toolkit.serving.saved_model import ServedModel
 from tl_toolkit.serving.settings import ServeSettings
 from tl_toolkit.serving.versions import Versions
@@ -29,6 +33,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _KEEP_ALIVE = 75
 _BACKLOG = 2048
 _MOST_CONNECTIONS = 1000  # a process may open 1,024 files where nobody has raised that
+_LINGER_SECONDS = 5.0
+_CLOSE = (b"connection", b"close")
 
 
 class Server:
@@ -65,14 +71,15 @@ class Server:
         self._closing = closing or contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
             stack.callback(self._closing.close)
-            self._socket = stack.enter_context(_bind(settings.host, settings.port))
+            self._socket, self._predecessor = open_socket(settings, stack)
             self._versions = Versions(folder, _Loader(settings.max_batch), report)
             self._versions.load_first()
             is_local = is_loopback(self._socket.getsockname()[0])
             app = build_app(self._versions, settings, name, is_local=is_local)
             self._server = _Uvicorn(_configure(app, settings.timeout_seconds))
             self._closing = stack.pop_all()
-        self.url = _name_url(self._socket)
+        self.url = name_url(self._socket)
+        self._offer: Offer | None = None
         self._thread = threading.Thread(
             target=self._server.run, args=([self._socket],), name="server", daemon=True
         )
@@ -92,11 +99,30 @@ class Server:
                 warning(f"anybody who reaches {host} may ask this server: it has no --token-file")
             )
         self._report(message(f"{self.name} version {self.version} answers at {self.url}"))
+        if self._predecessor is not None:
+            self._predecessor.dismiss()
+            self._report(message(f"process {self._predecessor.process} has been told to end"))
+        self._open_offer()
+
+    def _open_offer(self) -> None:
+        """Lets a server that is started with --take-over have this one's socket."""
+        if not can_hand_over() or self._server.should_exit:
+            return
+        try:
+            self._offer = Offer(self._socket, self._leave)
+        except OSError as error:
+            self._report(warning(f"no server can take over from this one: {error}"))
+
+    def _leave(self) -> None:
+        self._report(message("another server answers now: this one ends"))
+        self._server.end(_LINGER_SECONDS)
 
     def wait(self) -> None:
-        """Answers until SIGINT, SIGTERM or SIGHUP; requests in flight are answered first.
+        """Answers until SIGINT, SIGTERM or SIGHUP, or until another server has taken over.
 
-        A second signal ends it at once. Only the main thread of a process can call it.
+        Requests in flight are answered first. Clients that keep a connection have five seconds for
+        another request, whose answer says that it is the last; SIGINT leaves them none. A second
+        signal ends it at once. Only the main thread of a process can call it.
         """
         with _ending_by_signals(self._server):
             self._thread.join()
@@ -105,6 +131,8 @@ class Server:
     def close(self) -> None:
         """Answers the requests in flight, and ends."""
         self._server.should_exit = True
+        if self._offer is not None:
+            self._offer.close()
         self._thread.join()
         self._closing.close()
 
@@ -138,6 +166,7 @@ class _Uvicorn(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.listening = threading.Event()
+        self._linger_seconds = 0.0
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -154,6 +183,38 @@ class _Uvicorn(uvicorn.Server):
             await super().startup(sockets)
         finally:
             self.listening.set()
+
+    def end(self, linger_seconds: float) -> None:
+        """Lets it end.
+
+        Args:
+            linger_seconds: How long clients may use the connections that they keep.
+        """
+        self._linger_seconds = linger_seconds
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Ends: accepts no more, answers what it has, and closes each connection.
+
+        A connection that is closed while its client sends a request is an error to the client, who
+        cannot know whether it was heard. So the header of an answer says that it is the last one of
+        its connection, and what is idle is closed by and by.
+
+        Args:
+            sockets: The bound sockets.
+        """
+        for server in self.servers:
+            server.close()
+        for bound in sockets or []:
+            bound.close()
+        state, end = self.server_state, time.monotonic() + self._linger_seconds
+        state.default_headers = [*state.default_headers, _CLOSE]
+        for connection in state.connections:
+            if isinstance(connection, H11Protocol) and connection.cycle is not None:
+                connection.cycle.default_headers = state.default_headers
+        while state.connections and not self.force_exit and time.monotonic() < end:
+            await asyncio.sleep(0.05)
+        await super().shutdown(sockets)
 
 
 def _configure(app: ASGIApp, seconds: float) -> uvicorn.Config:
@@ -175,10 +236,10 @@ def _configure(app: ASGIApp, seconds: float) -> uvicorn.Config:
 
 
 @contextlib.contextmanager
-def _ending_by_signals(server: uvicorn.Server) -> Iterator[None]:
+def _ending_by_signals(server: _Uvicorn) -> Iterator[None]:
     def end(number: int, frame: FrameType | None) -> None:
         server.force_exit = server.should_exit
-        server.should_exit = True
+        server.end(0.0 if number == signal.SIGINT else _LINGER_SECONDS)  # people wait for Ctrl-C
 
     before = {number: signal.signal(number, end) for number in _SIGNALS}
     try:
@@ -186,32 +247,3 @@ def _ending_by_signals(server: uvicorn.Server) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    """Returns a bound socket, before a model is loaded for nothing."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        bound = socket.socket(family, kind, protocol)
-    except (OSError, UnicodeError) as error:
-        raise RecipeError(Problem(f"--host {host}", f"is no address: {error}")) from error
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-    except OSError as error:
-        bound.close()
-        raise RecipeError(
-            Problem(
-                f"--host {host} --port {port}",
-                f"cannot be bound: {error.strerror or error}",
-                hint="--port 0, which takes a free one",
-            )
-        ) from error
-    return bound
-
-
-def _name_url(bound: socket.socket) -> str:
-    host, port = bound.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -16,6 +16,7 @@ class ServeSettings:
         port: The port; 0 takes a free one.
         token: The bearer token that requests need; "" for none.
         watch: Whether new versions are loaded while the server runs.
+        take_over: Whether it takes the place of a server of the same user at the same address.
         max_batch: The most images that the model gets in one call, of one request or several.
         batch_wait_ms: How long the first image of a batch waits for others.
         queue: The most images that wait; further requests are refused.
@@ -34,3 +35,4 @@ class ServeSettings:
     max_body: int = 16 << 20
     max_pixels: int = 50_000_000
     timeout_seconds: float = 30.0
+    take_over: bool = False

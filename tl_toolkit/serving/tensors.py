@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 __all__ = [
+    "CLOSE",
     "DATATYPES",
     "Refusal",
     "TensorSpec",
@@ -40,6 +41,9 @@ DATATYPES = {
     "string": "BYTES",
 }
 """Types of tensors, and the words of the Open Inference Protocol for them."""
+
+CLOSE = {"Connection": "close"}
+"""The header of an answer to a request whose body was not read."""
 
 _BINARY = "_bytes"
 _SHORT = 4096

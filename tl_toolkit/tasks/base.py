@@ -31,6 +31,7 @@ from tl_toolkit.tasks.types import (
     Evaluation,
     ExampleSource,
     Features,
+    Lines,
     Prediction,
     PredictionOptions,
     Resize,
@@ -447,6 +448,14 @@ class Task:
             model: The whole model.
         """
         return model
+
+    def build_lines(self, model: keras.Model) -> Lines | None:
+        """Returns the outputs between the pixels of an image; None where an image has one output.
+
+        Args:
+            model: The whole model.
+        """
+        return None
 
     def measure_graph(self, outputs: np.ndarray, targets: Any) -> dict[str, Any]:
         """Measures the outputs of a graph, of a format's or of the Keras model's; {} for none.

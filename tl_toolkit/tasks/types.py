@@ -26,6 +26,7 @@ __all__ = [
     "Evaluation",
     "ExampleSource",
     "Features",
+    "Lines",
     "Prediction",
     "PredictionOptions",
     "Resize",
@@ -42,6 +43,20 @@ call it."""
 
 Ask = Callable[[Sequence[np.ndarray], Sequence[bytes]], Outputs]
 """Runs an exported model, in a process of its own, on batches of pixels and encoded files."""
+
+
+@dataclass(frozen=True)
+class Lines:
+    """The outputs of a dense model where rows and columns of one image cross.
+
+    Attributes:
+        model: The model, which holds the weights.
+        build: Builds them into a graph: images float32 (1, h, w, channels), rows and columns
+            float32 (n,) and (m,), in pixels of the model's image, to (n, m, units).
+    """
+
+    model: keras.Model
+    build: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 class Targets(Protocol):

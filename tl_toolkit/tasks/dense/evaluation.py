@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,16 @@ from tl_toolkit.architectures.batches import Batch, take_examples
 from tl_toolkit.errors import DataError
 from tl_toolkit.images.pipeline import read_pixels, resize_pixels
 from tl_toolkit.images.tta import Size, View, build_views
+from tl_toolkit.tasks.dense.maps import MapWriter
 from tl_toolkit.tasks.dense.mirrors import MirrorPredictor
 from tl_toolkit.tasks.dense.outputs import MapPrediction
-from tl_toolkit.tasks.dense.pictures import Pictures, choose_palette
 from tl_toolkit.tasks.dense.predictor import DensePredictor
-from tl_toolkit.tasks.dense.resizing import place_pixels
-from tl_toolkit.tasks.dense.spec import IGNORE
+from tl_toolkit.tasks.dense.resizing import blank_unseen, find_seen, place_pixels
 from tl_toolkit.tasks.dense.targets import Targets
 from tl_toolkit.tasks.dense.task import PREFIX_BATCH, DenseTask, MapMetric
 from tl_toolkit.tasks.types import Features, PredictionOptions, SplitView
 
 __all__ = [
-    "blank_unseen",
-    "find_seen",
     "measure_maps",
     "measure_outputs",
     "predict_maps",
@@ -157,32 +154,6 @@ def _batches(features: Features, count: int) -> Iterator[tuple[Batch, np.ndarray
             yield take_examples(chunk, start, stop), indices[start:stop]
 
 
-def find_seen(ys: np.ndarray, xs: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, ...]:
-    """Returns which rows and columns the model sees, bool each: a crop cuts some off.
-
-    Args:
-        ys: Places of rows, in pixels of the model's image.
-        xs: Places of columns.
-        size: (height, width) of the model's image.
-    """
-    return tuple(
-        (places >= -0.5) & (places <= side - 0.5)
-        for places, side in zip((ys, xs), size, strict=True)
-    )
-
-
-def blank_unseen(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Empties a map where the model has not seen the image.
-
-    Args:
-        values: (h, w, ...).
-        seen: bool (h, w).
-    """
-    blank = IGNORE if np.issubdtype(values.dtype, np.integer) else 0
-    mask = seen.reshape(seen.shape + (1,) * (values.ndim - 2))
-    return np.where(mask, values, blank).astype(values.dtype)
-
-
 def predict_maps(
     model: keras.Model, paths: Sequence[Path], task: DenseTask, options: PredictionOptions
 ) -> Iterator[MapPrediction]:
@@ -198,16 +169,13 @@ def predict_maps(
         OutputError: The folder cannot be written, or a file in it would be replaced that no
             earlier call wrote.
     """
-    folder = options.out
-    pictures = None if folder is None else Pictures(folder, paths, kind=task.picture)
+    writer = MapWriter(task, options.out, paths, options.report)
     predictor = DensePredictor(model)
     mirrors = MirrorPredictor(predictor, task, options.views)
-    palette = choose_palette(len(task.classes)) if task.palette is None else task.palette
     if options.native and not predictor.is_seamless:
         options.report(
             f"{model.name} sees too far for windows without seams: they may show a little"
         )
-    has_legend = False
     for count, path in enumerate(paths, start=1):
         try:
             pixels = np.asarray(options.read(path))
@@ -218,16 +186,7 @@ def predict_maps(
                 maps = predictor.predict_large(pixels, task.postprocess)
             else:
                 maps = _predict_resized(mirrors, pixels, predictor.image_size, options)
-            shares = _shares(maps, task.classes)
-            if pictures is None:
-                yield MapPrediction(str(path), maps, shares)
-            else:
-                files = pictures.write(path, task.render(maps, palette), pixels)
-                if not has_legend:
-                    legend = pictures.write_legend(task.list_colors(palette))
-                    options.report(f"legend of the colours: {legend}")
-                    has_legend = True
-                yield MapPrediction(str(path), shares=shares, files=files)
+            yield writer.describe(path, maps, pixels)
         options.done(count)
 
 
@@ -243,11 +202,3 @@ def _predict_resized(
     own = [[tensor[0] for tensor in tensors] for tensors in maps]
     prediction = predictor.predict(own, ys, xs)
     return {name: blank_unseen(values, seen) for name, values in prediction.items()}
-
-
-def _shares(maps: Mapping[str, np.ndarray], classes: Sequence[str]) -> dict[str, float]:
-    if "mask" not in maps:
-        return {}
-    counts = np.bincount(maps["mask"].reshape(-1), minlength=IGNORE + 1)[: len(classes)]
-    order = np.argsort(-counts, kind="stable")
-    return {classes[i]: float(counts[i] / max(counts.sum(), 1)) for i in order}

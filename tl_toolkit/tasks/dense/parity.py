@@ -13,9 +13,8 @@ import tensorflow as tf
 
 from tl_toolkit.images.bands import decode_file
 from tl_toolkit.images.decoder import resize_image
-from tl_toolkit.tasks.dense.evaluation import blank_unseen, find_seen
 from tl_toolkit.tasks.dense.predictor import DensePredictor
-from tl_toolkit.tasks.dense.resizing import place_pixels
+from tl_toolkit.tasks.dense.resizing import blank_unseen, find_seen, place_pixels
 from tl_toolkit.tasks.dense.serving import RANGES, name_encoded
 from tl_toolkit.tasks.dense.task import PREFIX_BATCH, DenseTask
 from tl_toolkit.tasks.parity import BYTES_LIMIT, Limits, add_probes, make_report, read_otherwise

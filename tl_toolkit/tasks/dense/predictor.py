@@ -109,6 +109,23 @@ class DensePredictor:
         trunk = keras.Model(self._model.inputs[0], [tap.tensor for tap in self._taps])
         return as_list(trunk(images, training=False))  # one map comes without a list
 
+    def build_lines(self, images: tf.Tensor, ys: tf.Tensor, xs: tf.Tensor) -> tf.Tensor:
+        """Builds the outputs of an image where rows and columns cross into a graph, as one tile.
+
+        Args:
+            images: float32 (1, h, w, channels), of the model's size.
+            ys: float32 (rows,), in pixels of the model's image.
+            xs: float32 (columns,), likewise.
+
+        Returns:
+            float32 (rows, columns, units).
+        """
+        maps = [tensor[0] for tensor in self.build_maps(images)]
+        ready = [
+            self._prepare(tap, tensor, True) for tap, tensor in zip(self._taps, maps, strict=True)
+        ]
+        return self._predict(ready, ys, xs)
+
     def predict(
         self,
         maps: Sequence[tf.Tensor],

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from tl_toolkit.images.geometry import Padding, Resize
+from tl_toolkit.tasks.dense.spec import IGNORE
 
-__all__ = ["Size", "place_pixels", "resize_target"]
+__all__ = ["Size", "blank_unseen", "find_seen", "place_pixels", "resize_target"]
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -54,6 +55,32 @@ def resize_target(
         if isinstance(mode, Padding):
             np.moveaxis(target, axis, 0)[(nearest < 0) | (nearest > last)] = fill
     return target
+
+
+def find_seen(ys: np.ndarray, xs: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, ...]:
+    """Returns which rows and columns the model sees, bool each: a crop cuts some off.
+
+    Args:
+        ys: Places of rows, in pixels of the model's image.
+        xs: Places of columns.
+        size: (height, width) of the model's image.
+    """
+    return tuple(
+        (places >= -0.5) & (places <= side - 0.5)
+        for places, side in zip((ys, xs), size, strict=True)
+    )
+
+
+def blank_unseen(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Empties a map where the model has not seen the image.
+
+    Args:
+        values: (h, w, ...).
+        seen: bool (h, w).
+    """
+    blank = IGNORE if np.issubdtype(values.dtype, np.integer) else 0
+    mask = seen.reshape(seen.shape + (1,) * (values.ndim - 2))
+    return np.where(mask, values, blank).astype(values.dtype)
 
 
 def _scales(source: Size, size: Size, mode: Resize) -> list[tuple[float, float]]:

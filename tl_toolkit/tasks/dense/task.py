@@ -31,6 +31,7 @@ from tl_toolkit.tasks.types import (
     Evaluation,
     ExampleSource,
     Features,
+    Lines,
     Prediction,
     PredictionOptions,
     Resize,
@@ -313,11 +314,31 @@ class DenseTask(Task):
         Args:
             model: [images, pixels] to outputs.
         """
+        model = self.scale_outputs(model)
         height, width, channels = model.inputs[0].shape[1:]
         image = keras.Input((height, width, channels), name="image")
         outputs = model([image, AllPixels(name="all_pixels")(image)])
         shaped = keras.layers.Reshape((height, width, outputs.shape[-1]), name="as_image")(outputs)
         return keras.Model(image, shaped, name=f"{model.name}_of_images")
+
+    def scale_outputs(self, model: keras.Model) -> keras.Model:
+        """Returns the model with outputs that are scaled as the task has learned.
+
+        Args:
+            model: [images, pixels] to outputs.
+        """
+        return model
+
+    def build_lines(self, model: keras.Model) -> Lines:
+        """Returns the outputs of a model where rows and columns of an image cross.
+
+        Args:
+            model: [images, pixels] to outputs.
+        """
+        from tl_toolkit.tasks.dense.predictor import DensePredictor
+
+        scaled = self.scale_outputs(model)
+        return Lines(scaled, DensePredictor(scaled).build_lines)
 
     def measure_graph(self, outputs: np.ndarray, targets: Targets) -> dict[str, Any]:
         """Measures the outputs of whole images by the task's own metric.

@@ -19,6 +19,7 @@ from tl_toolkit.tasks.dense.settings import PixelSettings
 from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.dense.targets import Targets
 from tl_toolkit.tasks.dense.task import DenseTask
+from tl_toolkit.tasks.edges import maps
 from tl_toolkit.tasks.edges.boundaries import (
     THRESHOLDS,
     BoundaryCounts,
@@ -39,7 +40,6 @@ _FOCUS = 2.0
 """The exponent of the focal loss (Lin et al., 2017)."""
 
 _IS_EDGE = 0.5
-_LEGEND = (0, 0.25, 0.5, 0.75, 1)
 """The least fraction of annotators at which a pixel of the target is an edge."""
 
 _BINS = 100
@@ -159,7 +159,7 @@ class Edges(DenseTask):
     final_score = EdgesSection.final_score
     units = 1
     activation = "sigmoid"
-    picture = "edges"
+    picture = maps.PICTURE
     targets = tf.TensorSpec((None, None), tf.float32)
 
     def __init__(
@@ -275,7 +275,7 @@ class Edges(DenseTask):
             prediction: Maps from `postprocess`, (h, w).
             palette: Not used.
         """
-        return Image.fromarray((prediction["probability"] * 255).round().astype(np.uint8))
+        return maps.render(prediction, palette)
 
     def list_colors(self, palette: np.ndarray) -> Mapping[str, Sequence[int]]:
         """Returns the grey of some probabilities of an edge.
@@ -283,7 +283,7 @@ class Edges(DenseTask):
         Args:
             palette: Not used.
         """
-        return {f"probability {share:g}": (round(share * 255),) * 3 for share in _LEGEND}
+        return maps.list_colors(palette)
 
 
 class EdgeMetric:

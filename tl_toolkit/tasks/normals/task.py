@@ -15,6 +15,7 @@ from tl_toolkit.tasks.dense.png import read_png, scale_from_8_bits, scale_to_uni
 from tl_toolkit.tasks.dense.settings import PixelSettings
 from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.dense.task import DenseTask
+from tl_toolkit.tasks.normals import maps
 from tl_toolkit.tasks.normals.spec import NormalsSection
 from tl_toolkit.tasks.registry import layers_of, values_of
 from tl_toolkit.tasks.resampling import Sample
@@ -135,7 +136,7 @@ class Normals(DenseTask):
     score = NormalsSection.score
     units = 3
     activation = "linear"
-    picture = "normals"
+    picture = maps.PICTURE
     targets = tf.TensorSpec((None, None, 3), tf.float32)
 
     def __init__(
@@ -200,7 +201,7 @@ class Normals(DenseTask):
             prediction: Maps from `postprocess`, (h, w, 3).
             palette: Not used.
         """
-        return Image.fromarray(((prediction["normal"] + 1) / 2 * 255).round().astype(np.uint8))
+        return maps.render(prediction, palette)
 
     def list_colors(self, palette: np.ndarray) -> Mapping[str, Sequence[int]]:
         """Returns the colours of the normals along each axis.
@@ -208,11 +209,7 @@ class Normals(DenseTask):
         Args:
             palette: Not used.
         """
-        axes = {f"{sign}{axis}": ("-", "+").index(sign) * 255 for axis in "xyz" for sign in "+-"}
-        return {
-            name: [value if axis == name[1] else 128 for axis in "xyz"]
-            for name, value in axes.items()
-        }
+        return maps.list_colors(palette)
 
 
 def measure_angles(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from tl_toolkit.tasks.dense.task import DenseTask
 from tl_toolkit.tasks.last_layer import scale_last_layer
 from tl_toolkit.tasks.registry import layers_of, values_of
 from tl_toolkit.tasks.resampling import Sample
+from tl_toolkit.tasks.segmentation import maps
 from tl_toolkit.tasks.segmentation.confusion import (
     count_confusion,
     mean_iou,
@@ -79,7 +80,7 @@ class Segmentation(DenseTask):
 
     score = SegmentationSection.score
     activation = "softmax"
-    picture = "mask"
+    picture = maps.PICTURE
     targets = tf.TensorSpec((None, None), tf.int32)
 
     def __init__(
@@ -224,13 +225,13 @@ class Segmentation(DenseTask):
             "probability": tf.reduce_max(outputs, axis=-1),
         }
 
-    def build_graph(self, model: keras.Model) -> keras.Model:
+    def scale_outputs(self, model: keras.Model) -> keras.Model:
         """Returns the model with scaled probabilities.
 
         Args:
             model: [images, pixels] to probabilities.
         """
-        return super().build_graph(scale_last_layer(model, self._temperature))
+        return scale_last_layer(model, self._temperature)
 
     def measure_graph(self, outputs: np.ndarray, targets: Targets) -> dict[str, Any]:
         """Measures probabilities, which the graph has scaled.
@@ -262,12 +263,7 @@ class Segmentation(DenseTask):
             prediction: Maps from `postprocess`, (h, w); IGNORE, where nothing was seen, is black.
             palette: uint8 (classes, 3), a colour for each class.
         """
-        # All 256 colours: with fewer, Pillow saves fewer bits, and IGNORE would become a class.
-        colors = np.zeros((256, 3), np.uint8)
-        colors[: len(palette)] = palette
-        image = Image.fromarray(prediction["mask"], mode="P")
-        image.putpalette(colors.tobytes())
-        return image
+        return maps.render(prediction, palette)
 
 
 class MaskMetric:
