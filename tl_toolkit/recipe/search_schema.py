@@ -327,7 +327,7 @@ class Search(Section):
             if reason:
                 yield Conflict(path, f"expected a field that trials may differ in: {reason}")
             if str(field) == "precision" and "auto" in str(dimension):
-                yield Conflict(path, "expected float32 and bfloat16: auto stands for one of them")
+                yield Conflict(path, "expected float32, bfloat16 and float16: auto stands for one")
             if values.get("algorithm") == "grid" and isinstance(dimension, Mapping):
                 ends = [dimension.get(name) for name in ("min", "max")]
                 if any(isinstance(end, float) for end in ends) and not dimension.get("step"):
