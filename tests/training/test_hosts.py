@@ -4,6 +4,7 @@ import csv
 import fcntl
 import json
 import os
+import re
 import resource
 import socket
 import struct
@@ -16,8 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.api.test_resume import RECIPE
+from tests.features.test_parts import values_of
 from tests.training.test_devices import check_cases
+from tl_toolkit.api.together import Together
 from tl_toolkit.errors import HostError, RecipeError
+from tl_toolkit.events import Event
 from tl_toolkit.plan.hosts import Hosts, parse_hosts
 from tl_toolkit.training import meeting as meetings
 from tl_toolkit.training.meeting import Meeting, meet
@@ -393,3 +397,52 @@ def test_a_run_on_two_hosts_is_stopped_by_the_death_of_one_and_goes_on_with_one(
     assert max(expected) - min(expected) > 0.05
     for name in ("whole", "killed"):
         assert losses(tmp_path / name) == pytest.approx(expected, abs=CLOSE)
+
+
+@pytest.mark.slow
+def test_two_hosts_compute_each_stored_feature_once_and_as_one_process_does(tmp_path):
+    command = ("tl_toolkit", "finetune")
+    plain = {name: value for name, value in LONG.items() if name != "augment"}
+    plain["phases"] = [LONG["phases"][0] | {"epochs": 1}]
+
+    def start(name, *hosts):
+        features = {"store": "always", "location": str(tmp_path / name), "part": 4}
+        recipe = tmp_path / f"{name}.yaml"
+        recipe.write_text(json.dumps(plain | {"features": features}))
+        out = ("--out", str(tmp_path / f"run-{name}"))
+        codes, texts = run_processes(
+            [(*command, str(recipe), *out, *each) for each in hosts], tmp_path
+        )
+        assert codes == [0] * len(hosts), texts
+        return texts
+
+    addresses = ",".join(free_addresses())
+    texts = start(
+        "shared", *(("--hosts", addresses, "--host-index", str(index)) for index in (0, 1))
+    )
+    start("alone", ())
+
+    values = values_of(tmp_path / "shared")  # which finds no image twice
+    assert values == values_of(tmp_path / "alone")
+    told = [re.search(COMPUTED, " ".join(text.split())) for text in texts]
+    computed = [int(found[2] or found[1]) for found in told if found]
+    assert sum(computed) == len(values)
+
+
+COMPUTED = r"ran once for (\d+) images(?:, for (\d+) of them)?"
+
+
+def test_a_host_that_is_gone_ends_the_filling_of_the_store():
+    def work(meeting, index):
+        if index == 1:
+            return None
+        handle = Together(meeting, None, None).noticing(lambda event: None)
+        meeting.watch(lambda text: None)
+        assert meeting.find_lost(20)
+        handle(Event("epoch_ended"))
+        handle(Event("features_computed", done=0, total=1))
+
+    first, _, other = in_meeting(work)
+
+    assert "host 1 (127.0.0.1:" in str(first)
+    assert isinstance(other, HostError)

@@ -170,6 +170,7 @@ def finetune(
             if joined.is_first:
                 joined.send(folder, is_resumed=resumed is not None)
             stack.enter_context(joined.naming_lost_hosts())
+            handle = joined.noticing(handle)
         stack.enter_context(naming_what_is_kept(folder, progress, handle))
         handle(Event("run_began", facts={"folder": folder.path, "task": plan.recipe.task}))
         plan = keep_base(plan, folder)
@@ -282,6 +283,8 @@ class _Finetuning:
         paused = self._note(transfer, manifest)
         self._lap("prepare")
         features = FeatureSettings.from_values(feature_values(self.recipe))
+        if self._joined is not None:
+            features = replace(features, shares=len(self._joined.meeting.hosts.addresses))
         trainer = build_trainer(compiled, features, images, progress=self.progress)
         folds = self._cross_validate(trainer, task, images)
         training = self._train(trainer, transfer, folds, paused)

@@ -132,6 +132,15 @@ class Meeting:
                     end(self._lost)
                     return
 
+    def refuse_loss(self) -> None:
+        """Raises the error that a host is gone, if that was seen.
+
+        Raises:
+            HostError: One is.
+        """
+        if self._lost:
+            raise HostError(describe_loss(self._lost))
+
     def find_lost(self, seconds: float) -> str:
         """Returns a sentence on the host that is gone, "" if none is.
 
