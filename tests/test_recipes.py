@@ -154,7 +154,7 @@ def test_the_reference_names_types_allowed_values_and_ranges():
 
     assert reference["augment"]["flip"][0] == "`horizontal`, `vertical`, `both`"
     assert reference["model.head"]["pooling"][0].startswith("`average`, `max`, `sum`")
-    assert reference["search"]["algorithm"][0] == "`random`, `grid`, `bayesian`, `hyperband`"
+    assert reference["search"]["algorithm"][0] == "`random`, `grid`, `bayesian`, `tpe`, `hyperband`"
     assert reference["phases, a list"]["optimizer"][0].startswith("`adam`, `adamw`, `sgd`; or a se")
     assert "`sobel_x`" in reference["model"]["edge_filter"][0]
     assert reference["augment"]["rotation"][0] == "number, 0 to 0.5"

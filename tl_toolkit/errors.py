@@ -178,6 +178,7 @@ _PARAMETERS = {
     "devices": "devices",
     "filters": "layer",
     "host-index": "host_index",
+    "host-wait": "host_wait",
     "hosts": "hosts",
     "keep": "keep",
     "method": "method",

@@ -34,6 +34,7 @@ __all__ = [
     "inner_graph",
     "is_op_determinism_enabled",
     "keep_input_calls",
+    "limit_connecting",
     "logits_of",
     "losses_of",
     "producer_of",
@@ -324,6 +325,34 @@ def abort_collectives(code: int, text: str) -> None:
     from tensorflow.python.eager import context
 
     context.context().abort_collective_ops(code, text)
+
+
+def limit_connecting(cluster: Any, seconds: float) -> None:
+    """Sets how long the next strategy of several hosts waits for them; it would wait for ever.
+
+    Each host then waits until all of them have registered; one that finds no first host tries twice
+    as long.
+
+    Args:
+        cluster: The `tf.train.ClusterSpec` of its workers.
+        seconds: How long.
+    """
+    from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
+    from tensorflow.python.distribute import multi_worker_util
+    from tensorflow.python.eager import context
+
+    spec = multi_worker_util.normalize_cluster_spec(cluster)
+    workers = coordination_config_pb2.CoordinatedJob(
+        name="worker", num_tasks=spec.num_tasks("worker")
+    )
+    started = context.context()
+    started.configure_coordination_service(
+        service_type="standalone",
+        service_leader=multi_worker_util.coordination_leader(spec),
+        cluster_register_timeout_in_ms=int(seconds * 1000),
+        coordinated_jobs=[workers],
+    )
+    started.coordination_service.cluster_register_with_barrier = True
 
 
 def is_op_determinism_enabled() -> bool:

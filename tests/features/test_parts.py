@@ -13,7 +13,7 @@ from tests.models import plan_values
 from tl_toolkit.errors import RecipeError
 from tl_toolkit.events import ignore
 from tl_toolkit.features.leases import LEASE_PREFIX, leased
-from tl_toolkit.features.parts import Part, cut_parts, list_parts
+from tl_toolkit.features.parts import Part, cut_parts, limit_part, list_parts
 from tl_toolkit.features.shards import map_shard, read_images
 from tl_toolkit.features.store import FeatureCache
 from tl_toolkit.runs.folder import RunFolder
@@ -151,6 +151,14 @@ def test_parts_are_decided_by_all_images():
         Part("train", 2, 0, 2), Part("train", 2, 1, 1),
         Part("validation", None, 0, 1),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("images", "shares", "expected"),
+    [(1000, 1, 300), (1000, 2, 300), (400, 2, 224), (33, 2, 32), (27, 3, 32), (0, 2, 32)],
+)
+def test_a_part_is_at_most_a_share_in_whole_batches(images, shares, expected):
+    assert limit_part(300, images, shares=shares, batch_size=32) == expected
 
 
 def test_a_store_in_a_bucket_is_refused_by_name(photos):

@@ -575,6 +575,19 @@ def test_a_format_that_is_not_installed_is_told_at_its_place(recipe, monkeypatch
         check_recipe(load_recipe(recipe, ["export.formats=[openvino]"]))
 
 
+def test_a_sampler_that_is_not_installed_names_its_extra(recipe, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "optuna" else found(name)
+    )
+
+    with pytest.raises(
+        RecipeError, match=r"search\.algorithm = 'tpe'(.|\n)*pip install 'tl-toolkit\[optuna\]'"
+    ):
+        check_recipe(load_recipe(recipe, ["search.algorithm=tpe"]))
+    check_recipe(load_recipe(recipe, ["search.algorithm=bayesian"]))
+
+
 def test_the_oldest_tensorflow_may_be_a_number_of_yaml(recipe):
     def read(value):
         return load_recipe(recipe, [f"export.min_tensorflow={value}"]).recipe.export.min_tensorflow

@@ -4,19 +4,24 @@ import csv
 import fcntl
 import json
 import os
+import re
 import resource
 import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.api.test_resume import RECIPE
+from tests.features.test_parts import values_of
 from tests.training.test_devices import check_cases
+from tl_toolkit.api.together import Together
 from tl_toolkit.errors import HostError, RecipeError
+from tl_toolkit.events import Event
 from tl_toolkit.plan.hosts import Hosts, parse_hosts
 from tl_toolkit.training import meeting as meetings
 from tl_toolkit.training.meeting import Meeting, meet
@@ -38,7 +43,7 @@ def in_meeting(work, count=3):
 
     def join(index):
         try:
-            with meet(Hosts(tuple(addresses), index), wait_seconds=20) as meeting:
+            with meet(Hosts(tuple(addresses), index, 20)) as meeting:
                 return work(meeting, index)
         except HostError as error:
             return error
@@ -91,18 +96,50 @@ def test_a_host_that_waits_for_what_never_comes_is_told():
     assert "host 0 (127.0.0.1:" in str(in_meeting(work)[1])
 
 
+@pytest.mark.parametrize("is_alive", [True, False], ids=["stands still", "is gone"])
+def test_a_host_that_does_not_come_to_the_training_is_named_to_all(is_alive):
+    done = threading.Event()
+
+    def work(meeting, index):
+        if index == 1:
+            if is_alive:
+                done.wait(20)
+            return None
+        try:
+            meeting.gather(1.0)
+        finally:
+            if index == 2:
+                done.set()
+
+    first, _, other = in_meeting(work)
+
+    for error in (first, other):
+        assert "host 1 (127.0.0.1:" in str(error)
+        assert "before the training began" in str(error)
+        assert "host 2" not in str(error)
+
+
+def test_hosts_that_come_to_the_training_go_on_together():
+    def work(meeting, index):
+        time.sleep(index / 10)
+        meeting.gather(20)
+        return meeting.share(f"{index}".encode())
+
+    assert in_meeting(work) == [b"0"] * 3
+
+
 def test_hosts_that_do_not_come_are_named():
     addresses = free_addresses()
 
     for index in (0, 1):
         with pytest.raises(HostError, match=rf"hosts  host {1 - index} \(.*\) did not come"):
-            with meet(Hosts(tuple(addresses), index), wait_seconds=0.3):
+            with meet(Hosts(tuple(addresses), index, 0.3)):
                 pass
 
 
 def test_who_is_no_host_is_not_waited_for():
     addresses = free_addresses()
-    hosts = [Hosts(tuple(addresses), index) for index in (0, 1)]
+    hosts = [Hosts(tuple(addresses), index, 20) for index in (0, 1)]
 
     def disturb():
         name, port = hosts[0].split(0)
@@ -117,7 +154,7 @@ def test_who_is_no_host_is_not_waited_for():
     def join(index):
         if index == 1:
             disturb()
-        with meet(hosts[index], wait_seconds=20) as meeting:
+        with meet(hosts[index]) as meeting:
             return meeting.share(b"hello")
 
     with ThreadPoolExecutor(2) as pool:
@@ -144,7 +181,7 @@ def visit(address, messages):
 
 
 def wait_for_a_host(addresses):
-    with pytest.raises(HostError) as caught, meet(Hosts(tuple(addresses), 0), wait_seconds=0.5):
+    with pytest.raises(HostError) as caught, meet(Hosts(tuple(addresses), 0, 0.5)):
         pass
     return str(caught.value)
 
@@ -248,6 +285,14 @@ def test_what_is_no_list_of_hosts_is_refused(typed, index, variable, message):
         parse_hosts(typed, index, {"TF_CONFIG": variable})
 
 
+def test_the_wait_for_hosts_is_theirs():
+    assert parse_hosts("a:1,b:1", 0, {}, wait_seconds=7).wait_seconds == 7
+    assert parse_hosts("a:1,b:1", 0, {}).wait_seconds == 300
+    for hosts, seconds, message in ((None, 7, "It goes with hosts"), ("a:1,b:1", 0, "1 to 86400")):
+        with pytest.raises(RecipeError, match=message):
+            parse_hosts(hosts, 0 if hosts else None, {}, wait_seconds=seconds)
+
+
 def run_processes(commands, folder, *, meanwhile=lambda processes: None):
     """Runs commands side by side; returns exit codes and what was printed."""
     files = [(folder / f"printed{index}").open("w+") for index in range(len(commands))]
@@ -282,6 +327,23 @@ def test_two_processes_since_tensorflow_connects_once_train_what_one_trains(tmp_
     assert codes == [0, 0], texts
     for text in texts:
         check_cases(json.loads(text.splitlines()[-1]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("leaver", [0, 1])
+def test_a_process_that_ends_before_tensorflow_connects_is_named_by_the_other(tmp_path, leaver):
+    addresses = ",".join(free_addresses())
+    commands = [
+        ("tests.training.loopback", addresses, str(index), "leave" if index == leaver else "stay")
+        for index in (0, 1)
+    ]
+
+    codes, texts = run_processes(commands, tmp_path)
+
+    assert codes[leaver] == 9, texts
+    assert codes[1 - leaver] == 8, texts
+    assert f"host {leaver} (127.0.0.1:" in texts[1 - leaver]
+    assert "is gone" in texts[1 - leaver]
 
 
 LONG = RECIPE | {
@@ -335,3 +397,52 @@ def test_a_run_on_two_hosts_is_stopped_by_the_death_of_one_and_goes_on_with_one(
     assert max(expected) - min(expected) > 0.05
     for name in ("whole", "killed"):
         assert losses(tmp_path / name) == pytest.approx(expected, abs=CLOSE)
+
+
+@pytest.mark.slow
+def test_two_hosts_compute_each_stored_feature_once_and_as_one_process_does(tmp_path):
+    command = ("tl_toolkit", "finetune")
+    plain = {name: value for name, value in LONG.items() if name != "augment"}
+    plain["phases"] = [LONG["phases"][0] | {"epochs": 1}]
+
+    def start(name, *hosts):
+        features = {"store": "always", "location": str(tmp_path / name), "part": 4}
+        recipe = tmp_path / f"{name}.yaml"
+        recipe.write_text(json.dumps(plain | {"features": features}))
+        out = ("--out", str(tmp_path / f"run-{name}"))
+        codes, texts = run_processes(
+            [(*command, str(recipe), *out, *each) for each in hosts], tmp_path
+        )
+        assert codes == [0] * len(hosts), texts
+        return texts
+
+    addresses = ",".join(free_addresses())
+    texts = start(
+        "shared", *(("--hosts", addresses, "--host-index", str(index)) for index in (0, 1))
+    )
+    start("alone", ())
+
+    values = values_of(tmp_path / "shared")  # which finds no image twice
+    assert values == values_of(tmp_path / "alone")
+    told = [re.search(COMPUTED, " ".join(text.split())) for text in texts]
+    computed = [int(found[2] or found[1]) for found in told if found]
+    assert sum(computed) == len(values)
+
+
+COMPUTED = r"ran once for (\d+) images(?:, for (\d+) of them)?"
+
+
+def test_a_host_that_is_gone_ends_the_filling_of_the_store():
+    def work(meeting, index):
+        if index == 1:
+            return None
+        handle = Together(meeting, None, None).noticing(lambda event: None)
+        meeting.watch(lambda text: None)
+        assert meeting.find_lost(20)
+        handle(Event("epoch_ended"))
+        handle(Event("features_computed", done=0, total=1))
+
+    first, _, other = in_meeting(work)
+
+    assert "host 1 (127.0.0.1:" in str(first)
+    assert isinstance(other, HostError)

@@ -158,9 +158,13 @@ def test_bfloat16_must_be_faster_by_a_tenth(ratio, chosen):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"precision": "float16"}, "precision"),
+        ({"precision": "float64"}, "precision"),
+        (
+            {"precision": "float16", "phases.head.learning_rates": "auto_rgn"},
+            "expected other rates than auto_rgn with precision: float16",
+        ),
         ({"model.base": {"model": "own.keras"}}, "expected float32 with a base of your own"),
-        ({"search": {"space": {"precision": ["float32", "auto"]}}}, "auto stands for one of them"),
+        ({"search": {"space": {"precision": ["float32", "auto"]}}}, "auto stands for one"),
     ],
 )
 def test_precisions_without_a_meaning_are_refused(changes, message):

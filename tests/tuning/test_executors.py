@@ -73,6 +73,7 @@ def choose_together(search, workers, space=SPACE, epochs=9):
         ({"algorithm": "random", "trials": 12}, 5),
         ({"algorithm": "bayesian", "trials": 12, "batch": 3}, 3),
         pytest.param({"algorithm": "bayesian", "trials": 11}, 1, marks=pytest.mark.slow),
+        ({"algorithm": "tpe", "trials": 20, "batch": 3}, 3),
         ({"algorithm": "hyperband"}, 5),
     ],
 )
@@ -100,7 +101,9 @@ def test_a_grid_needs_no_score_to_go_on():
 def test_a_batch_is_refused_where_trials_run_together_anyway():
     recipe = recipe_of("photos") | {"search": {"algorithm": "grid", "batch": 4}}
 
-    with pytest.raises(RecipeError, match="expected 1 or algorithm: bayesian, got 4 with 'grid'"):
+    with pytest.raises(
+        RecipeError, match="expected 1 or algorithm: bayesian or tpe, got 4 with 'grid'"
+    ):
         with reading_recipe(recipe):
             pass
 
@@ -158,6 +161,25 @@ def test_trials_that_ended_before_an_interrupt_are_not_trained_again(tmp_path, r
 
     assert cluster.ran == [1, 2, 5]
     assert rows_of(search) == rows_of(alone)
+
+
+@pytest.mark.slow
+def test_a_tpe_search_of_three_workers_is_that_of_one_process(tmp_path, recipe):
+    rate = {"min": 1e-4, "max": 1e-2, "sampling": "log"}
+    settings = {
+        "algorithm": "tpe", "trials": 14, "batch": 3,
+        "space": {"phases.tune.learning_rate": rate},
+    }  # fmt: skip
+    recipe = recipe | {"search": recipe["search"] | settings}
+    alone = tl.search(recipe, out=tmp_path / "alone")
+    out = tmp_path / "search"
+    with pytest.raises(KeyboardInterrupt):
+        search_on(LastFirst(workers=3, until=12), recipe, out)
+
+    search = search_on(LastFirst(workers=3), recipe, out, resume=True)
+
+    assert rows_of(search) == rows_of(alone)
+    assert len(rows_of(search)) == 14
 
 
 def test_workers_without_a_cluster_are_refused(tmp_path, recipe):

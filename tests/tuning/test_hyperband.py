@@ -221,13 +221,13 @@ def test_each_epoch_is_trained_once(tmp_path, recipe, monkeypatch):
 def test_a_hyperband_goes_on_where_it_stopped_without_the_states(
     tmp_path, recipe, whole, monkeypatch
 ):
-    from tl_toolkit.tuning import engine
+    from tl_toolkit.tuning import trial_runner
 
     def stop(event):
         if event.kind == "trial_ended" and event.facts["number"] in (5, 9):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(engine, "_PAUSED_BYTES", 0)  # and none is kept for later either
+    monkeypatch.setattr(trial_runner, "_PAUSED_BYTES", 0)  # and none is kept for later either
     with pytest.raises(KeyboardInterrupt):
         tl.search(recipe, out=tmp_path / "search", progress=stop)
     with pytest.raises(KeyboardInterrupt):

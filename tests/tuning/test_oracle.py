@@ -1,4 +1,4 @@
-"""The adapter to KerasTuner: deterministic, unmoved by failures, and gone through to the end."""
+"""The oracles behind one adapter: deterministic, unmoved by failures, gone through to the end."""
 
 import json
 import subprocess
@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tl_toolkit.recipe.search_schema import Dimension, Search
-from tl_toolkit.tuning.oracle import Chooser, read_values, register_space, write_values
+from tl_toolkit.tuning.hyperparameters import read_values, register_space, write_values
+from tl_toolkit.tuning.oracle import Chooser
 
 SPACE = {
     "model.head.dropout": Dimension(min=0.0, max=0.6, step=0.1),
@@ -29,10 +30,10 @@ def choose(search, space=SPACE, score=lambda proposal: proposal.values["model.he
 
 
 def choose_each(seed=0):
-    """By both algorithms that draw, as what JSON makes of their trials."""
+    """By the algorithms that draw, as what JSON makes of their trials."""
     return {
         algorithm: json.loads(json.dumps(choose(Search(algorithm=algorithm, trials=14, seed=seed))))
-        for algorithm in ("random", "bayesian")
+        for algorithm in ("random", "bayesian", "tpe")
     }
 
 
@@ -51,6 +52,7 @@ def test_equal_seeds_and_scores_give_equal_trials_in_every_process():
     # Trials of a Bayesian search are drawn alike until it has seen enough of them.
     assert choose(Search(trials=14, seed=1)) != choose(Search(trials=14))
     assert choose(Search(algorithm="bayesian", trials=2, seed=1)) != here["bayesian"][:2]
+    assert choose(Search(algorithm="tpe", trials=2, seed=1)) != here["tpe"][:2]
 
 
 def test_values_are_those_that_a_recipe_has():
@@ -63,7 +65,7 @@ def test_values_are_those_that_a_recipe_has():
     assert all(1e-5 <= trial["phases.tune.learning_rate"] <= 1e-3 for trial in actual)
 
 
-@pytest.mark.parametrize("algorithm", ["random", "bayesian", "grid"])
+@pytest.mark.parametrize("algorithm", ["random", "bayesian", "tpe", "grid"])
 def test_failures_end_no_search_and_are_not_tried_again(algorithm):
     space = {"a": Dimension(min=0, max=4), "b": Dimension(choices=(True, False))}
 
@@ -73,7 +75,7 @@ def test_failures_end_no_search_and_are_not_tried_again(algorithm):
     assert len({json.dumps(trial) for trial in actual}) == 10
 
 
-@pytest.mark.parametrize("algorithm", ["random", "bayesian"])
+@pytest.mark.parametrize("algorithm", ["random", "bayesian", "tpe"])
 @pytest.mark.parametrize(
     "dimension",
     [
@@ -94,12 +96,12 @@ def test_a_finite_space_is_exhausted_once(algorithm, dimension):
     )
 
 
-@pytest.mark.slow
-def test_a_bayesian_search_tries_no_combination_twice():
+@pytest.mark.parametrize("algorithm", [pytest.param("bayesian", marks=pytest.mark.slow), "tpe"])
+def test_a_model_of_scores_tries_no_combination_twice(algorithm):
     space = {"a": Dimension(min=0, max=4), "b": Dimension(choices=("x", "y", "z"))}
 
     actual = choose(
-        Search(algorithm="bayesian", trials=15), space, score=lambda trial: trial.values["a"]
+        Search(algorithm=algorithm, trials=15), space, score=lambda trial: trial.values["a"]
     )
 
     assert len({json.dumps(trial) for trial in actual}) == len(actual) == 15
@@ -121,16 +123,108 @@ def test_a_space_that_is_used_up_ends_the_search():
     assert sorted(trial["a"] for trial in actual) == [1, 2, 3]
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("algorithm", "trials"),  # the first ten of tpe are random
+    [pytest.param("bayesian", 20, marks=pytest.mark.slow), ("tpe", 30)],
+)
 @pytest.mark.parametrize(("objective", "wanted"), [("val_accuracy", 1.0), ("val_loss", 0.0)])
-def test_bayesian_search_goes_where_the_scores_are_better(objective, wanted):
+def test_a_model_of_scores_goes_where_they_are_better(algorithm, trials, objective, wanted):
     space = {"a": Dimension(min=0.0, max=1.0)}
-    search = Search(algorithm="bayesian", trials=20, objective={"name": objective})
+    search = Search(algorithm=algorithm, trials=trials, objective={"name": objective})
 
     actual = choose(search, space, score=lambda proposal: proposal.values["a"])
 
-    late = [trial["a"] for trial in actual[10:]]
+    late = [trial["a"] for trial in actual[trials // 2 :]]
     assert sum(abs(value - wanted) for value in late) / len(late) < 0.25
+
+
+@pytest.mark.parametrize("algorithm", ["random", "bayesian", "tpe"])
+def test_a_resumed_search_proposes_what_it_would_have(algorithm):
+    search = Search(algorithm=algorithm, trials=14)
+    whole = choose(search)
+
+    chooser = Chooser(search, SPACE)
+    again = []
+    for number in range(1, 13):  # of which a new process reads the scores
+        proposal = chooser.propose()
+        again.append(proposal.values)
+        chooser.report(proposal, whole[number - 1]["model.head.dropout"])
+    rest = [chooser.propose()]
+    chooser.report(rest[0], rest[0].values["model.head.dropout"])
+    rest.append(chooser.propose())
+    chooser.close()
+
+    assert [*again, *(proposal.values for proposal in rest)] == whole
+
+
+EVERY_KIND = {
+    "any": Dimension(choices=(0, {"from": "a"}, ["b"], None, True)),
+    "words": Dimension(choices=("sgd", "adam")),
+    "switch": Dimension(choices=(True, False)),
+    "numbers": Dimension(choices=(64, 16, 32)),
+    "mixed": Dimension(choices=(0.5, 0)),
+    "only": Dimension(choices=("one",)),
+    "whole": Dimension(min=2, max=9),
+    "steps": Dimension(min=2, max=9, step=3),
+    "log_whole": Dimension(min=1, max=64, sampling="log"),
+    "log_steps": Dimension(min=4, max=64, step=2, sampling="log"),
+    "ratios": Dimension(min=1e-3, max=1e-1, step=10, sampling="log"),
+    "tenths": Dimension(min=0.1, max=0.4, step=0.1),
+    "real": Dimension(min=0.0, max=1.0),
+    "rate": Dimension(min=1e-5, max=1e-2, sampling="log"),
+}
+
+
+@pytest.mark.parametrize("algorithm", ["random", "tpe"])
+def test_every_kind_of_field_has_the_values_of_its_recipe(algorithm):
+    search = Search(algorithm=algorithm, trials=60)
+
+    trials = choose(search, EVERY_KIND, score=lambda trial: trial.values["real"])
+
+    for field, dimension in EVERY_KIND.items():
+        seen = {json.dumps(trial[field]) for trial in trials}
+        if dimension.values is not None:
+            assert seen <= set(map(json.dumps, dimension.values)), field
+            assert len(seen) > 1 or field == "only", field
+        else:
+            assert all(dimension.min <= trial[field] <= dimension.max for trial in trials), field
+            assert all(isinstance(trial[field], float) for trial in trials), field
+
+
+def test_tpe_learns_from_trials_that_failed():
+    def score(trial):
+        return None if trial.values["a"] > 0.5 else trial.values["a"]
+
+    actual = choose(
+        Search(algorithm="tpe", trials=40), {"a": Dimension(min=0.0, max=1.0)}, score=score
+    )
+
+    # Of 30 trials, a sampler that left out the failed ones proposes 23 such values.
+    assert sum(trial["a"] > 0.5 for trial in actual[10:]) <= 15
+
+
+def test_a_batch_of_tpe_is_spread_by_trials_that_have_no_score():
+    space = {"a": Dimension(min=0.0, max=1.0)}
+    chooser = Chooser(Search(algorithm="tpe", trials=20, batch=10), space)
+    for _ in range(10):
+        proposal = chooser.propose()
+        chooser.report(proposal, -abs(proposal.values["a"] - 0.3))
+
+    batch = [chooser.propose().values["a"] for _ in range(10)]
+
+    assert chooser.propose() is None  # until the ten have scores
+    assert len(set(batch)) == 10
+
+
+def test_optuna_keeps_the_level_of_its_log(capfd):
+    import optuna
+
+    level = optuna.logging.get_verbosity()
+
+    choose(Search(algorithm="tpe", trials=3))
+
+    assert optuna.logging.get_verbosity() == level
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

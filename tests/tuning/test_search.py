@@ -297,7 +297,7 @@ def test_a_search_without_a_completed_trial_is_exit_code_5(tmp_path, recipe):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", ["bayesian", "grid"])
+@pytest.mark.parametrize("algorithm", ["bayesian", "tpe", "grid"])
 def test_a_search_of_another_algorithm_goes_on_where_it_stopped(tmp_path, recipe, algorithm):
     recipe["search"]["algorithm"] = algorithm
 

@@ -71,6 +71,7 @@ def finetune(
     devices: DeviceNames | None = None,
     hosts: str | Sequence[str] | None = None,
     host_index: int | None = None,
+    host_wait: float | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     progress: Handler | bool = False,
 ) -> Run:
@@ -106,6 +107,8 @@ def finetune(
             default those of TF_CONFIG, if it names several. They share each batch on all of their
             GPUs, or on `devices` of each. The first one writes the run.
         host_index: The place of this process in `hosts`.
+        host_wait: Seconds that each of `hosts` waits for the others before they train: until they
+            come, and again until TensorFlow has connected them; 300 by default.
         callbacks: Keras callbacks; each phase calls their hooks as a `fit` of its own on the whole
             model would: `on_train_begin` and epoch 0 come again in each phase.
         progress: True prints to stderr what the command line prints, and in a notebook to stdout, a
@@ -124,7 +127,7 @@ def finetune(
     """
     _check_callbacks(callbacks)
     choice = parse_devices(devices)
-    group = parse_hosts(hosts, host_index, os.environ)
+    group = parse_hosts(hosts, host_index, os.environ, wait_seconds=host_wait)
     if start is not None:
         overrides = add_start(overrides, start, root=Path(root))
     if versus is not None:
@@ -167,6 +170,7 @@ def finetune(
             if joined.is_first:
                 joined.send(folder, is_resumed=resumed is not None)
             stack.enter_context(joined.naming_lost_hosts())
+            handle = joined.noticing(handle)
         stack.enter_context(naming_what_is_kept(folder, progress, handle))
         handle(Event("run_began", facts={"folder": folder.path, "task": plan.recipe.task}))
         plan = keep_base(plan, folder)
@@ -279,6 +283,8 @@ class _Finetuning:
         paused = self._note(transfer, manifest)
         self._lap("prepare")
         features = FeatureSettings.from_values(feature_values(self.recipe))
+        if self._joined is not None:
+            features = replace(features, shares=len(self._joined.meeting.hosts.addresses))
         trainer = build_trainer(compiled, features, images, progress=self.progress)
         folds = self._cross_validate(trainer, task, images)
         training = self._train(trainer, transfer, folds, paused)

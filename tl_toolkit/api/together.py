@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tl_toolkit.errors import Problem, RecipeError
+from tl_toolkit.events import Event, Handler
 from tl_toolkit.plan.devices import DeviceChoice
 from tl_toolkit.plan.hosts import Hosts
 from tl_toolkit.plan.plan import Plan
@@ -68,6 +69,22 @@ class Together:
         from tl_toolkit.training.hosts import naming_lost_hosts
 
         return naming_lost_hosts(self.meeting)
+
+    def noticing(self, handle: Handler) -> Handler:
+        """Returns a handler that ends the filling of the feature store too, once a host is gone.
+
+        Else this one would compute the share of that host, and end at the first step.
+
+        Args:
+            handle: Receives the events.
+        """
+
+        def notice(event: Event) -> None:
+            if event.kind == "features_computed":
+                self.meeting.refuse_loss()
+            handle(event)
+
+        return notice
 
     def send(self, folder: RunFolder, *, is_resumed: bool, is_done: bool = False) -> None:
         """Tells the others of the run, and gives them its state if it goes on.

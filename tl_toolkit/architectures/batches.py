@@ -145,7 +145,7 @@ class FixedBatch:
 
 
 def _as_float32(tensor: tf.Tensor) -> tf.Tensor:
-    """Returns a tensor of a base that computes in bfloat16 as float32, which holds its values."""
+    """Returns a tensor of a base that computes in bfloat16 or float16 as float32, exactly."""
     return tf.cast(tensor, tf.float32)
 
 

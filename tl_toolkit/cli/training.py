@@ -33,6 +33,10 @@ from tl_toolkit.cli.console import show_json
     "--hosts", metavar="HOST:PORT,...", help="Train on several hosts; the same list on each."
 )
 @click.option("--host-index", type=int, help="The place of this host in --hosts; 0 writes the run.")
+@click.option(
+    "--host-wait", metavar="SECONDS", type=float,
+    help="How long hosts wait for one another before they train; 300 by default.",
+)  # fmt: skip
 @takes_offline
 @click.option("--json", "as_json", is_flag=True, help="Print metrics as JSON on stdout.")
 def finetune_command(
@@ -47,6 +51,7 @@ def finetune_command(
     devices: str | None,
     hosts: str | None,
     host_index: int | None,
+    host_wait: float | None,
     as_json: bool,
 ) -> None:
     """Fine-tune, evaluate and export the model of RECIPE.
@@ -68,6 +73,7 @@ def finetune_command(
         devices=devices,
         hosts=hosts,
         host_index=host_index,
+        host_wait=host_wait,
         progress=current.print_run(),
     )
     if as_json:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-__all__ = ["DEFAULT_PART", "Part", "cut_parts", "list_parts"]
+__all__ = ["DEFAULT_PART", "Part", "cut_parts", "limit_part", "list_parts"]
 
 DEFAULT_PART = 8192
 """Images of a part: its features take between some MB and a few GB."""
@@ -46,6 +46,21 @@ def cut_parts(missing: Iterable[_T], places: Mapping[_T, int], size: int) -> lis
     ordered = sorted(missing, key=places.__getitem__)
     groups = itertools.groupby(ordered, key=lambda image: places[image] // size)
     return [list(group) for _, group in groups]
+
+
+def limit_part(size: int, images: int, *, shares: int, batch_size: int) -> int:
+    """Returns how many images a part of a split has.
+
+    Args:
+        size: Images of a part at most.
+        images: Images of the split.
+        shares: Processes that compute them together.
+        batch_size: Images in a call: a share is a whole number of them, as short calls are padded.
+    """
+    if shares < 2:
+        return size
+    calls = -(-images // (shares * batch_size))
+    return min(size, max(1, calls) * batch_size)
 
 
 def list_parts(counts: Mapping[str, int], views: int | None, size: int) -> list[Part]:

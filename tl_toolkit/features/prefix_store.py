@@ -18,7 +18,7 @@ import tensorflow as tf
 from tl_toolkit.architectures.batches import Batch, as_list, connect
 from tl_toolkit.features.fingerprint import Digests, PrefixKeys
 from tl_toolkit.features.leases import describe_lessee, leased
-from tl_toolkit.features.parts import Part, cut_parts
+from tl_toolkit.features.parts import Part, cut_parts, limit_part
 from tl_toolkit.features.sets import FeatureSet, StoredFeatures
 from tl_toolkit.features.settings import FeatureSettings
 from tl_toolkit.features.shards import ShardWriter, StoredExamples
@@ -93,6 +93,10 @@ class PrefixStore:
         settings: The settings of its features.
         images: Images by split.
         views: The random views of the training images; None without augmentation.
+
+    Attributes:
+        cache: The store on disk.
+        computed: Images that this process has computed, one for each view.
     """
 
     def __init__(
@@ -103,6 +107,7 @@ class PrefixStore:
         views: TrainingViews | None,
     ) -> None:
         self.cache = FeatureCache(settings.location)
+        self.computed = 0
         self._transfer = transfer
         self._settings = settings
         self._images = images
@@ -274,7 +279,12 @@ class PrefixStore:
     def _fill_pass(
         self, gaps: Sequence[Gap], digests: Digests, report_wait: Callable[[str], None]
     ) -> Iterator[int]:
-        waiting = cut_parts(_union(gaps), self._orders[gaps[0].of.split], self._settings.part)
+        order = self._orders[gaps[0].of.split]
+        size = limit_part(
+            self._settings.part, len(order),
+            shares=self._settings.shares, batch_size=self._transfer.batch_size,
+        )  # fmt: skip
+        waiting = cut_parts(_union(gaps), order, size)
         wanted = [set(gap.images) for gap in gaps]
         folders = [gap.entry.folder for gap in gaps]
         is_reported = False
@@ -328,6 +338,7 @@ class PrefixStore:
                 for writer, wanted, tensors in zip(writers, missing, outputs, strict=True):
                     places = [place for place, image in enumerate(batch) if image in wanted]
                     writer.add([tensor.numpy()[places] for tensor in tensors])
+                self.computed += len(batch)
                 yield len(batch)
 
     def _order(self, gaps: Sequence[Gap]) -> list[bytes]:

@@ -33,6 +33,8 @@ class FeatureSettings:
         max_gb: Size of the whole store in GB (10^9 bytes).
         location: Folder of the store; None for that of the user's cache.
         part: Images that are computed and stored at a time.
+        shares: Processes that fill the store together: parts are no larger than a share of each
+            split, so that all of them have something to do.
         channels: Channels of the images.
     """
 
@@ -47,6 +49,7 @@ class FeatureSettings:
     max_gb: float = 20.0
     location: Path | None = None
     part: int = DEFAULT_PART
+    shares: int = 1
     channels: int = RGB
 
     @classmethod

@@ -310,7 +310,7 @@ class FeatureSource:
         """Computes missing features, and reports how many."""
         total = count_images(gaps)
         needed = sum(len(gap.images) * self._store.example_bytes(gap.cut) for gap in gaps)
-        done = 0
+        done, before = 0, self._store.computed
 
         def report_wait(lessee: str) -> None:
             self._progress(
@@ -321,9 +321,11 @@ class FeatureSource:
             done += count
             self._progress(Event("features_computed", done=done, total=total))
         names = ", ".join(dict.fromkeys(gap.cut.name for gap in gaps))
+        own = self._store.computed - before
+        here = "" if own == total else f", for {own} of them in this process"
         self._report_once(
-            f"features: the frozen part before {names} ran once for {total} images, and not in "
-            f"each epoch; {needed / 1e6:.1f} MB are kept"
+            f"features: the frozen part before {names} ran once for {total} images{here}, and not "
+            f"in each epoch; {needed / 1e6:.1f} MB are kept"
         )
 
     def _make_room(self, needed: int, keep: Sequence[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -38,7 +39,7 @@ def check_search(recipe: Recipe, survey: Survey, known: list[Finding]) -> list[F
     findings = list(_check_phases(recipe))
     if findings:
         return findings
-    findings = [*_check_hyperband(recipe), *_check_soup(recipe)]
+    findings = [*_check_package(recipe), *_check_hyperband(recipe), *_check_soup(recipe)]
     for field, value in probe_space(resolve_space(recipe)):
         for problem in _find_problems(recipe, survey, {field: value}):
             if problem not in reported:
@@ -68,6 +69,19 @@ def _check_phases(recipe: Recipe) -> Findings:
     elif search.algorithm == "hyperband":
         what = "search.algorithm = 'hyperband': the recipe has no phase"
         yield _refuse_search("algorithm", what, "expected one to pause in.", "algorithm: random")
+
+
+def _check_package(recipe: Recipe) -> Findings:
+    """Refuses an algorithm whose package is not installed; imports nothing."""
+    search = recipe.search
+    if search is None or search.algorithm != "tpe" or importlib.util.find_spec("optuna"):
+        return
+    yield _refuse_search(
+        "algorithm",
+        "search.algorithm = 'tpe'",
+        "expected the package optuna, which chooses and is not installed.",
+        "pip install 'tl-toolkit[optuna]', or algorithm: bayesian",
+    )
 
 
 def _check_hyperband(recipe: Recipe) -> Findings:

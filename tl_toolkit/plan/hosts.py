@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tl_toolkit.errors import Problem, RecipeError
 
-__all__ = ["Hosts", "parse_hosts"]
+__all__ = ["WAIT_SECONDS", "Hosts", "parse_hosts"]
+
+WAIT_SECONDS = 300.0
+"""How long hosts wait for one another: people start them by hand, schedulers one by one."""
 
 _VARIABLE = "TF_CONFIG"
 _ADDRESS = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\]):([1-9]\d{0,4})")
@@ -22,10 +25,13 @@ class Hosts:
     Attributes:
         addresses: HOST:PORT of each, the same list in the same order on all of them.
         index: The place of this process.
+        wait_seconds: How long it waits for the others before the first step: until they come, and
+            again until their connections stand.
     """
 
     addresses: tuple[str, ...]
     index: int
+    wait_seconds: float = WAIT_SECONDS
 
     @property
     def is_first(self) -> bool:
@@ -51,7 +57,11 @@ class Hosts:
 
 
 def parse_hosts(
-    hosts: str | Sequence[str] | None, index: int | None, environment: Mapping[str, str]
+    hosts: str | Sequence[str] | None,
+    index: int | None,
+    environment: Mapping[str, str],
+    *,
+    wait_seconds: float | None = None,
 ) -> Hosts | None:
     """Returns the hosts that are meant; None for this one alone.
 
@@ -59,16 +69,26 @@ def parse_hosts(
         hosts: HOST:PORT of each, as a list or with commas between; None for those of TF_CONFIG.
         index: The place of this process; None for that of TF_CONFIG.
         environment: Variables by name.
+        wait_seconds: As in `Hosts`; None for five minutes.
 
     Raises:
         RecipeError: They are no hosts, or this is none of them.
     """
-    if hosts is None:
-        if index is not None:
-            raise _refuse("--host-index", str(index), "It goes with --hosts.")
-        return _read_cluster(environment)
-    addresses = hosts.split(",") if isinstance(hosts, str) else list(hosts)
-    return _check("--hosts", [address.strip() for address in addresses], index)
+    group: Hosts | None
+    if hosts is not None:
+        addresses = hosts.split(",") if isinstance(hosts, str) else list(hosts)
+        group = _check("--hosts", [address.strip() for address in addresses], index)
+    elif index is not None:
+        raise _refuse("--host-index", str(index), "It goes with --hosts.")
+    else:
+        group = _read_cluster(environment)
+    if wait_seconds is None:
+        return group
+    if group is None:
+        raise _refuse("--host-wait", f"{wait_seconds:g}", "It goes with --hosts.")
+    if not 1 <= wait_seconds <= 86_400:
+        raise _refuse("--host-wait", f"{wait_seconds:g}", "expected seconds, 1 to 86400.")
+    return replace(group, wait_seconds=wait_seconds)
 
 
 def _check(where: str, addresses: Sequence[str], index: int | None) -> Hosts:

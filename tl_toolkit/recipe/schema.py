@@ -41,7 +41,7 @@ from tl_toolkit.recipe.mixing import (
     refuse_teacher_of_mixes,
 )
 from tl_toolkit.recipe.model_schema import Head, Hidden, Model, OwnBase
-from tl_toolkit.recipe.phase_schema import PROBE, EarlyStopping, Phase
+from tl_toolkit.recipe.phase_schema import AUTO_RGN, PROBE, EarlyStopping, Phase
 from tl_toolkit.recipe.pixels import Masks, Pixels
 from tl_toolkit.recipe.search_schema import Dimension, Objective, Resources, Search, Soup
 from tl_toolkit.recipe.task_types import AnyTask
@@ -146,11 +146,12 @@ class Recipe(Section):
     deterministic: bool = Field(
         default=True, description="The same recipe gives the same result on the same machine."
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="float32",
         description="What the layers of the base compute in while they train; weights, head, loss "
         "and what is kept and exported are float32. auto measures a few batches on this machine, "
-        "and takes bfloat16 if it is faster by a tenth.",
+        "and takes bfloat16 if it is faster by a tenth. float16, for GPUs without bfloat16, scales "
+        "losses.",
     )
     task: AnyTask = Field(
         default=find_task(DEFAULT_TASK)(),
@@ -329,6 +330,14 @@ class Recipe(Section):
         if values.get("precision") not in (None, "float32") and not isinstance(base, str):
             expected = "expected float32 with a base of your own: its layers may need it"
             yield Conflict(("precision",), expected, "~precision")
+        if values.get("precision") == "float16":
+            phases = values.get("phases")
+            for index, phase in enumerate(phases if isinstance(phases, list | tuple) else ()):
+                if field_of(phase, "learning_rates") == AUTO_RGN:
+                    expected = f"expected other rates than {AUTO_RGN} with precision: float16, in "
+                    expected += "which gradients that are only measured may not be finite"
+                    path = ("phases", index, "learning_rates")
+                    yield Conflict(path, expected, "precision: bfloat16")
         if values.get("name") == "latest":
             yield Conflict(("name",), "expected another name: latest stands for the newest run")
         features = values.get("features")

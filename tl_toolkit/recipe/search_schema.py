@@ -23,6 +23,9 @@ _Number = int | float
 DEFAULT_FACTOR = 3
 """As in the paper (Li et al., 2018) and in KerasTuner."""
 
+_IN_BATCHES = ("bayesian", "tpe")
+"""Algorithms that choose from a model of the scores so far."""
+
 
 _FORM = "expected {choices: [...]}, a list, or {min: ..., max: ...}"
 
@@ -202,11 +205,13 @@ def _check_fields(space: Mapping[str, Dimension] | None) -> Mapping[str, Dimensi
 class Search(Section):
     """Trials of the recipe with some fields replaced; the best becomes a recipe."""
 
-    algorithm: Literal["random", "grid", "bayesian", "hyperband"] = Field(
+    algorithm: Literal["random", "grid", "bayesian", "tpe", "hyperband"] = Field(
         default="random",
         description="How values are chosen: at random, each combination once, where a model of "
-        "the scores so far expects the best, or (hyperband) at random with many trials paused "
-        "after a few epochs of the last phase, of which the best resume from where they were.",
+        "the scores so far expects the best (bayesian: KerasTuner's Gaussian process; tpe: "
+        "Optuna's tree-structured Parzen estimator, which takes the extra optuna), or (hyperband) "
+        "at random with many trials paused after a few epochs of the last phase, of which the best "
+        "resume from where they were.",
     )
     factor: int = Field(
         default=DEFAULT_FACTOR,
@@ -219,9 +224,9 @@ class Search(Section):
         default=1,
         ge=1,
         le=1000,
-        description="Of bayesian: so many trials are chosen together, before any of them has a "
-        "score, and can run at a time on a cluster. Which they are depends on this number, and not "
-        "on that of the workers.",
+        description="Of bayesian and tpe: so many trials are chosen together, before any of them "
+        "has a score, and can run at a time on a cluster. Which they are depends on this number, "
+        "and not on that of the workers.",
         examples=[4],
     )
     resources: Resources = Field(
@@ -277,6 +282,16 @@ class Search(Section):
     )
 
     @property
+    def reads_scores(self) -> bool:
+        """Whether the algorithm chooses by the scores of earlier trials."""
+        return self.algorithm in (*_IN_BATCHES, "hyperband")
+
+    @property
+    def library(self) -> str:
+        """The library that chooses the values."""
+        return "Optuna" if self.algorithm == "tpe" else "KerasTuner"
+
+    @property
     def count(self) -> int | None:
         """Trials at most; None for a whole grid, and for a round of hyperband."""
         return self.trials or (None if self.algorithm in ("grid", "hyperband") else 12)
@@ -295,10 +310,10 @@ class Search(Section):
                 f"{algorithm!r}"
             )
             yield Conflict(("factor",), expected, "algorithm: hyperband")
-        if values.get("batch") not in (None, 1) and algorithm != "bayesian":
+        if values.get("batch") not in (None, 1) and algorithm not in _IN_BATCHES:
             expected = (
-                f"expected 1 or algorithm: bayesian, got {values['batch']!r} with {algorithm!r}, "
-                "whose trials run together without it"
+                f"expected 1 or algorithm: {' or '.join(_IN_BATCHES)}, got {values['batch']!r} "
+                f"with {algorithm!r}, whose trials run together without it"
             )
             yield Conflict(("batch",), expected, "~search.batch")
         if values.get("soup") and values.get("vary_seed"):
@@ -312,7 +327,7 @@ class Search(Section):
             if reason:
                 yield Conflict(path, f"expected a field that trials may differ in: {reason}")
             if str(field) == "precision" and "auto" in str(dimension):
-                yield Conflict(path, "expected float32 and bfloat16: auto stands for one of them")
+                yield Conflict(path, "expected float32, bfloat16 and float16: auto stands for one")
             if values.get("algorithm") == "grid" and isinstance(dimension, Mapping):
                 ends = [dimension.get(name) for name in ("min", "max")]
                 if any(isinstance(end, float) for end in ends) and not dimension.get("step"):

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import keras
+
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.plan.training import PhaseSettings, TrainingSettings
 from tl_toolkit.training.devices import Devices, OneDevice
@@ -35,7 +37,8 @@ class CompiledPhases:
 
     Args:
         transfer: The model.
-        precision: float32, or bfloat16: what the layers of the base compute in from now on.
+        precision: float32, bfloat16 or float16: what the layers of the base compute in from now on.
+            With float16 the losses of steps are scaled.
         devices: Where the gradients of steps are computed; None for one device.
     """
 
@@ -73,10 +76,10 @@ class CompiledPhases:
         check_units(self.transfer, phase)
         units, train_batch_norm = phase.units, phase.train_batch_norm
         self._set_momenta(phase.batch_norm_momentum if train_batch_norm else None)
-        optimizer = (phase.optimizer.key, has_schedule(phase.learning_rate))
+        update = (phase.optimizer.key, has_schedule(phase.learning_rate))
         scaled = phase.has_own_rates
         is_held, is_taught = phase.l2_sp is not None, phase.teaching is not None
-        key = (units, train_batch_norm, phase.batch_norm_momentum, optimizer, batch_size, scaled,
+        key = (units, train_batch_norm, phase.batch_norm_momentum, update, batch_size, scaled,
                is_held, is_taught)  # fmt: skip
         if key in self._compiled:
             set_trainable(self.transfer, units, train_batch_norm=train_batch_norm)
@@ -85,8 +88,11 @@ class CompiledPhases:
             return split, steps
         split = split_at(self.transfer, units, train_batch_norm=train_batch_norm)
         schedule = RateTable() if has_schedule(phase.learning_rate) else None
+        optimizer = build_optimizer(phase, schedule)
+        if self.precision == "float16":
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         steps = Steps(
-            split, build_optimizer(phase, schedule), task=self.transfer.task,
+            split, optimizer, task=self.transfer.task,
             batch_size=batch_size, schedule=schedule, has_factors=scaled, ema=phase.optimizer.ema,
             starting_point=StartingPoint(self.transfer, split) if is_held else None,
             distillation=Distillation() if is_taught else None, devices=self.devices,

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tl_toolkit.errors import HostError, Problem, RecipeError
-from tl_toolkit.keras_private import abort_collectives
+from tl_toolkit.keras_private import abort_collectives, limit_connecting
 from tl_toolkit.plan.devices import DeviceChoice
 from tl_toolkit.plan.hosts import Hosts
 from tl_toolkit.training.devices import Replicas, choose_gpus
@@ -19,6 +19,7 @@ from tl_toolkit.training.meeting import Meeting, describe_loss
 __all__ = ["HostReplicas", "connect", "naming_lost_hosts"]
 
 _NOTICED_SECONDS = 10.0  # from a broken collective to the end of the connection that explains it
+_GONE_SECONDS = 1.0  # to see a connection that has ended some time ago
 _UNKNOWN = "a host is gone: TensorFlow lost its connection"
 
 
@@ -61,9 +62,13 @@ def connect(hosts: Hosts, meeting: Meeting, choice: DeviceChoice | None) -> Host
 
     Raises:
         RecipeError: TensorFlow has started in this process.
+        HostError: A host is gone, or TensorFlow does not connect with it in time.
     """
     if choice is not None:
         choose_gpus(choice)
+    # From here to the last connection TensorFlow holds the interpreter: no thread of ours could end
+    # its waiting, which has no limit of its own. So all hosts begin together, with a limit.
+    meeting.gather(hosts.wait_seconds)
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({"worker": list(hosts.addresses)}),
         task_type="worker",
@@ -71,7 +76,18 @@ def connect(hosts: Hosts, meeting: Meeting, choice: DeviceChoice | None) -> Host
         rpc_layer="grpc",
     )
     try:
+        limit_connecting(resolver.cluster_spec(), hosts.wait_seconds)
         strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+    except tf.errors.OpError as error:
+        meeting.watch(lambda _: None)
+        raise HostError(
+            Problem(
+                where="",
+                what=meeting.find_lost(_GONE_SECONDS) or "TensorFlow has not connected the hosts",
+                expected=f"Each host waits {hosts.wait_seconds:g} seconds for their connection.",
+                hint="the same command again on all hosts; ports that are open between them",
+            )
+        ) from error
     except RuntimeError as error:
         raise RecipeError(
             Problem(

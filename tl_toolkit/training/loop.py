@@ -297,7 +297,7 @@ class Trainer:
 
     @property
     def precision(self) -> str:
-        """What the layers of the base compute in while it trains: float32 or bfloat16."""
+        """What the layers of the base compute in while it trains: float32, bfloat16 or float16."""
         return self._compiled.precision
 
     @property

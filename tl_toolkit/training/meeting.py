@@ -17,8 +17,6 @@ from tl_toolkit.plan.hosts import Hosts
 
 __all__ = ["Meeting", "describe_loss", "meet"]
 
-_WAIT_SECONDS = 300.0
-"""How long hosts wait for one another: people start them by hand, schedulers one by one."""
 _ANSWER_SECONDS = 10.0  # for a host's first words; who is slower is a stranger
 _POLL_SECONDS = 0.2
 _MOST_BYTES = 2**34  # no state is longer; what says so is no host of ours
@@ -85,6 +83,37 @@ class Meeting:
         if text:
             raise HostError(Problem("", text, "All hosts train the same recipe on the same data."))
 
+    def gather(self, seconds: float) -> None:
+        """Waits until every host has come to the same call.
+
+        Args:
+            seconds: How long to wait.
+
+        Raises:
+            HostError: A host is gone, or does not come; it is named on all hosts that wait.
+        """
+        deadline = time.monotonic() + seconds
+        if not self.hosts.is_first:
+            self._send(0, b"here")
+            # The first host waits as long for others, and then says which one is missing.
+            absent = self._receive(0, _MOST_FACTS, deadline + _ANSWER_SECONDS)
+            if absent:
+                raise HostError(_describe_missing(absent.decode(errors="replace"), seconds))
+            return
+        missing = []
+        for index in self._connections:
+            try:  # what has come is read, even if another host took all of the time
+                last = max(deadline, time.monotonic() + _POLL_SECONDS)
+                self._receive(index, _MOST_WORDS, last)
+            except HostError:
+                missing.append(self.hosts.describe(index))
+        text = ", ".join(missing)
+        for index in self._connections:
+            with contextlib.suppress(HostError):  # those that are missing may be gone
+                self._send(index, text.encode())
+        if missing:
+            raise HostError(_describe_missing(text, seconds))
+
     def watch(self, end: Callable[[str], None]) -> None:
         """Watches until `finish` or `close` whether a host is gone.
 
@@ -102,6 +131,15 @@ class Meeting:
                     self._lost = _name_lost(self.hosts, index)
                     end(self._lost)
                     return
+
+    def refuse_loss(self) -> None:
+        """Raises the error that a host is gone, if that was seen.
+
+        Raises:
+            HostError: One is.
+        """
+        if self._lost:
+            raise HostError(describe_loss(self._lost))
 
     def find_lost(self, seconds: float) -> str:
         """Returns a sentence on the host that is gone, "" if none is.
@@ -164,6 +202,15 @@ def describe_loss(what: str) -> Problem:
     )
 
 
+def _describe_missing(names: str, seconds: float) -> Problem:
+    return Problem(
+        where="",
+        what=f"{names} came to the meeting, and ended or stood still before the training began",
+        expected=f"Each host waits {seconds:g} seconds for the others.",
+        hint="the same command again on all hosts, with a greater --host-wait for slow ones",
+    )
+
+
 def _name_lost(hosts: Hosts, index: int) -> str:
     return f"{hosts.describe(index)} is gone: its process has ended, or its network"
 
@@ -210,12 +257,11 @@ def _read_facts(text: bytes) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def meet(hosts: Hosts, *, wait_seconds: float = _WAIT_SECONDS) -> Iterator[Meeting]:
+def meet(hosts: Hosts) -> Iterator[Meeting]:
     """Waits for all hosts, and keeps them connected in the block.
 
     Args:
-        hosts: The hosts.
-        wait_seconds: How long to wait.
+        hosts: The hosts, and how long to wait for them.
 
     Yields:
         The meeting.
@@ -223,13 +269,13 @@ def meet(hosts: Hosts, *, wait_seconds: float = _WAIT_SECONDS) -> Iterator[Meeti
     Raises:
         HostError: A host did not come, or is no host of the same list and version.
     """
-    deadline = time.monotonic() + wait_seconds
+    deadline = time.monotonic() + hosts.wait_seconds
     own = {"version": __version__, "hosts": list(hosts.addresses)}
     connections = _listen(hosts, deadline) if hosts.is_first else {0: _call(hosts, deadline)}
     meeting = Meeting(hosts, connections)
     try:
         # The first host may have begun to wait just before the last one came.
-        meeting.check_equal(own, seconds=wait_seconds + _ANSWER_SECONDS)
+        meeting.check_equal(own, seconds=hosts.wait_seconds + _ANSWER_SECONDS)
         for connection in connections.values():
             connection.settimeout(None)
             _keep_alive(connection)

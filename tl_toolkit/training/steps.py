@@ -14,6 +14,7 @@ from tl_toolkit.tasks.base import Task
 from tl_toolkit.training.averages import Averages
 from tl_toolkit.training.changes import MixedTargets, TaughtTargets
 from tl_toolkit.training.devices import Devices, OneDevice, Part
+from tl_toolkit.training.loss_scale import LossScaler
 from tl_toolkit.training.optimizers import RateTable
 from tl_toolkit.training.starting_point import StartingPoint
 from tl_toolkit.training.teaching import Distillation
@@ -29,7 +30,9 @@ class Steps:
 
     Args:
         split: Where the trainable part begins.
-        optimizer: A fresh optimizer.
+        optimizer: A fresh optimizer. One of Keras's `LossScaleOptimizer` scales what is
+            differentiated; a step whose gradients are not finite then changes nothing but the scale
+            and the random streams.
         task: Computes loss and metric state of each example.
         batch_size: Number of examples in each step.
         schedule: The table that the optimizer reads its rate from, if it has a schedule.
@@ -78,6 +81,7 @@ class Steps:
         # A variable, so that compiled steps serve all factors.
         self._factors = tf.Variable(tf.ones(len(split.parts))) if has_factors else None
         optimizer.build(list(split.trainable))  # its variables must exist before the step is traced
+        self._scaler = LossScaler.of(optimizer, self.model)
         self._averages = Averages(split.trainable, ema)
         self._fresh = [variable.numpy() for variable in self.state]
         # What metric states are added up in, without loss.
@@ -370,6 +374,7 @@ class Steps:
         taught: tf.Tensor | None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         variables = list(self._split.trainable)
+        statistics = self._scaler.read_statistics()
         gradients, loss, state = self.devices.differentiate(
             self._compute,
             (features, targets, mixes, () if taught is None else (taught,)),
@@ -381,6 +386,7 @@ class Steps:
         factors = [] if self._factors is None else tf.unstack(self._factors)
         before = [tf.identity(variable.value) for variable in variables[: len(factors)]]
         steps = tf.identity(self.optimizer.iterations)
+        self._scaler.restore_statistics(statistics, gradients)
         self.optimizer.apply(gradients, variables)
         for variable, factor, start in zip(variables, factors, before, strict=False):
             moved = start + factor * (variable.value - start)
@@ -396,7 +402,7 @@ class Steps:
         losses, states, minimized = self._compare(outputs, targets, mixes)
         minimized = self._join_teacher(minimized, outputs, *taught)
         objective = part.mean(minimized) + part.share * self._regularization()
-        return objective, part.mean(losses), self._add_up(states)
+        return self._scaler.scale(objective), part.mean(losses), self._add_up(states)
 
     def _relative_gradients(
         self,

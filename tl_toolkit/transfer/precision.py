@@ -21,7 +21,9 @@ from tl_toolkit.transfer.assemble import HEAD, TransferModel
 
 __all__ = ["choose_precision", "in_precision", "precision_of", "set_precision", "time_precisions"]
 
-_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+_MEASURED = ("float32", "bfloat16")
+"""What `auto` chooses from; float16 lacks the range for some networks, and is never chosen."""
 _MOST_IMAGES = 32
 _CALLS = 5  # of which the fastest counts; other processes slow some down
 _LEAST_GAIN = 1.1
@@ -36,7 +38,7 @@ def set_precision(transfer: TransferModel, precision: str) -> None:
 
     Args:
         transfer: The model.
-        precision: float32 or bfloat16.
+        precision: float32, bfloat16 or float16.
     """
     if precision == precision_of(transfer):
         return
@@ -50,8 +52,8 @@ def precision_of(transfer: TransferModel) -> str:
     Args:
         transfer: The model.
     """
-    is_mixed = any(layer.compute_dtype == "bfloat16" for layer in _list_layers(transfer))
-    return "bfloat16" if is_mixed else "float32"
+    dtypes = {layer.compute_dtype for layer in _list_layers(transfer)}
+    return next((name for name in ("bfloat16", "float16") if name in dtypes), "float32")
 
 
 @contextlib.contextmanager
@@ -104,7 +106,7 @@ def time_precisions(
     further = transfer.task.sample_inputs(random, count, transfer.image.shape[1:3])
     inputs = transfer.join_inputs(images, [tf.constant(values) for values in further])
     runs = {}
-    for precision in _POLICIES:
+    for precision in _MEASURED:
         with in_precision(transfer, precision):  # while it is traced
             runs[precision] = _compile(transfer.model, inputs, trains_base=trains_base)
             runs[precision]()

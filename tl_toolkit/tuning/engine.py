@@ -279,7 +279,8 @@ class Engine:
                 chooser.close()
                 raise RecipeError(
                     f"{self._folder.path}: trial {trial.number} is not the one that this version "
-                    "of KerasTuner chooses: the search cannot be resumed. Try: a new search"
+                    f"of {self.search.library} chooses: the search cannot be resumed. Try: a new "
+                    "search"
                 )
             chooser.report(proposal, trial.score)
             self._known[trial.number] = trial

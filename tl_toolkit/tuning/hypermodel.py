@@ -46,7 +46,7 @@ from tl_toolkit.training.prepare import (
 from tl_toolkit.transfer.assemble import TransferModel
 from tl_toolkit.transfer.freezing import set_trainable
 from tl_toolkit.transfer.precision import set_precision
-from tl_toolkit.tuning.oracle import read_values, register_space
+from tl_toolkit.tuning.hyperparameters import read_values, register_space
 
 _ARGUMENTS = ("epochs", "initial_epoch", "callbacks", "verbose")
 
