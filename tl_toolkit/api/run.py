@@ -35,6 +35,8 @@ from tl_toolkit.runs.folder import InFolder, RunFolder
 from tl_toolkit.runs.places import find_run
 from tl_toolkit.runs.states import describe_absent, name_run
 from tl_toolkit.runtime import numerics
+from tl_toolkit.sources.objects import name_listed
+from tl_toolkit.sources.remote import find_source
 
 if TYPE_CHECKING:
     import keras
@@ -233,7 +235,7 @@ class Run(InFolder):
             manifest = self._read_manifest()
             name = "test" if manifest.of("test") else "validation"
         else:
-            manifest = self._inspect(Path(data), task, progress)
+            manifest = self._inspect(data, task, progress)
             name = "test"
         examples = manifest.of(name)
         if not examples:
@@ -282,11 +284,13 @@ class Run(InFolder):
         against = {**measured.get("against", {}), **metrics.get("against", {})}
         return {**kept, **metrics, **({"against": against} if against else {})}
 
-    def _inspect(self, data: Path, task: Task, progress: Handler) -> Manifest:
+    def _inspect(self, data: str | Path, task: Task, progress: Handler) -> Manifest:
         from tl_toolkit.images.manifest import Example
         from tl_toolkit.images.scan import inspect_images
 
-        listing = plan_task(self.recipe).list_for_evaluation(data, self.classes)
+        source = find_source(data, "--data")
+        listing = plan_task(self.recipe).list_for_evaluation(source, self.classes)
+        listing = name_listed(listing)
         convert_dir = self.folder.converted if self.recipe.data.convert else None
         inspections = inspect_images(
             [file.path for file in listing.files],
