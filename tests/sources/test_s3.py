@@ -4,10 +4,9 @@ import json
 import os
 
 import pytest
-from click.testing import CliRunner
 
+from tests.command import tltool
 from tests.conftest import draw_class_folders
-from tl_toolkit.cli.main import main
 from tl_toolkit.sources import objects, stores
 
 s3fs = pytest.importorskip(
@@ -40,7 +39,7 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setattr(objects, "_facts", {})
     draw_class_folders(tmp_path / "photos", classes=("ants", "bees"), count=5)
     system = s3fs.S3FileSystem(skip_instance_cache=True)
-    system.mkdir("flowers")
+    system.makedirs("flowers", exist_ok=True)  # the servers of a process share what they hold
     system.put(str(tmp_path / "photos"), "flowers/photos", recursive=True)
     yield system
     server.stop()
@@ -54,11 +53,11 @@ def write_recipe(place, source):
     return str(place)
 
 
-def call(*arguments, code=0):
-    result = CliRunner().invoke(main, list(map(str, arguments)))
-    assert result.exit_code == code, result.output
-    assert_no_secret(result.output.encode())
-    return result.output
+def call(*arguments, folder, code=0):
+    result = tltool(*arguments, cwd=folder, code=code)
+    for text in (result.stdout, result.stderr):
+        assert_no_secret(text.encode())
+    return result
 
 
 def assert_no_secret(content):
@@ -73,9 +72,9 @@ def list_files(folder):
 def test_a_run_on_a_bucket_equals_one_on_files_and_holds_no_secret(server, tmp_path):
     local = write_recipe(tmp_path / "local.yaml", tmp_path / "photos")
     remote = write_recipe(tmp_path / "remote.yaml", "s3://flowers/photos")
-    call("validate", remote)
-    call("finetune", local, "--out", tmp_path / "local")
-    call("finetune", remote, "--out", tmp_path / "remote")
+    call("validate", remote, folder=tmp_path)
+    call("finetune", local, "--out", tmp_path / "local", folder=tmp_path)
+    call("finetune", remote, "--out", tmp_path / "remote", folder=tmp_path)
 
     for name in ("manifest.csv", "predictions.csv"):
         rows = (tmp_path / "remote" / name).read_text().replace(
@@ -93,30 +92,33 @@ def test_a_run_on_a_bucket_equals_one_on_files_and_holds_no_secret(server, tmp_p
 
 def test_objects_are_predicted_listed_and_checked(server, tmp_path):
     recipe = write_recipe(tmp_path / "remote.yaml", "s3://flowers/photos")
-    call("finetune", recipe, "--out", tmp_path / "run", "export=false", "report=false")
+    run = tmp_path / "run"
+    call("finetune", recipe, "export=false", "report=false", "--out", run, folder=tmp_path)
     (tmp_path / "list.txt").write_text("s3://flowers/photos/ants/0.jpg\ns3://flowers/no.jpg\n")
 
-    one = call("predict", tmp_path / "run", "s3://flowers/photos/ants/0.jpg", "--format", "csv")
-    below = call("predict", tmp_path / "run", "s3://flowers/photos/bees", "--format", "csv")
-    listed = call(
-        "predict", tmp_path / "run", "--list", tmp_path / "list.txt", "--out", tmp_path / "rows"
-    )
-    report = call("data", "check", "s3://flowers/photos", "--json")
+    def predict(*arguments):
+        return call("predict", run, *arguments, folder=tmp_path).stdout
+
+    one = predict("s3://flowers/photos/ants/0.jpg", "--format", "csv")
+    below = predict("s3://flowers/photos/bees", "--format", "csv")
+    predict("--list", tmp_path / "list.txt", "--out", tmp_path / "rows")
+    report = call("data", "check", "s3://flowers/photos", "--json", folder=tmp_path).stdout
 
     assert one.count("s3://flowers/photos/ants/0.jpg,") == 1
     assert below.count("s3://flowers/photos/bees/") == 5
-    assert listed is not None
     table = pytest.importorskip("pyarrow.parquet").read_table(tmp_path / "rows").to_pylist()
     assert [row["path"] for row in table] == [
         "s3://flowers/photos/ants/0.jpg", "s3://flowers/no.jpg",
     ]  # fmt: skip
     assert table[0]["label"] and not table[0]["error"] and table[1]["error"]
-    found = json.loads(report[report.index("{") : report.rindex("}") + 1])
+    found = json.loads(report)
     assert found["source"] == "s3://flowers/photos" and found["images"] == 10
 
 
 def test_wrong_credentials_and_buckets_are_named_without_the_secret(server, tmp_path, monkeypatch):
-    output = call("validate", write_recipe(tmp_path / "a.yaml", "s3://nobody/photos"), code=3)
+    output = call(
+        "validate", write_recipe(tmp_path / "a.yaml", "s3://nobody/photos"), folder=tmp_path, code=3
+    ).stderr
 
     assert "s3://nobody/photos" in output
 
@@ -124,7 +126,12 @@ def test_wrong_credentials_and_buckets_are_named_without_the_secret(server, tmp_
     monkeypatch.setattr(stores, "_PAUSE_SECONDS", 0.0)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody listens there
     s3fs.S3FileSystem.clear_instance_cache()
-    output = call("validate", write_recipe(tmp_path / "b.yaml", "s3://flowers/photos"), code=3)
+    output = call(
+        "validate",
+        write_recipe(tmp_path / "b.yaml", "s3://flowers/photos"),
+        folder=tmp_path,
+        code=3,
+    ).stderr
 
     assert "s3://flowers/photos" in output and "cannot be read" in output
     assert os.environ["AWS_SECRET_ACCESS_KEY"] == SECRET

@@ -33,13 +33,16 @@ class ObjectCache:
     A file holds the digest of its bytes: one that is torn or damaged is read from the store again.
     Where nothing can be written, nothing is kept.
 
-    Args:
+    Attributes:
         folder: The folder; `put` creates it.
+
+    Args:
+        folder: The folder.
         budget: Bytes that all files together may take.
     """
 
     def __init__(self, folder: Path, budget: int) -> None:
-        self._folder = folder
+        self.folder = folder
         self._budget = budget
         self._held: int | None = None  # bytes of all files when they were counted, and of later
         self._unseen = 0  # bytes that were added since then
@@ -52,6 +55,8 @@ class ObjectCache:
             key: Any text.
         """
         place = self._place(key)
+        if not self._budget:
+            return None
         try:
             with open(place, "rb") as file:
                 content = file.read()
@@ -91,6 +96,19 @@ class ObjectCache:
         with self._lock:
             self._make_room(size)
 
+    def measure(self) -> tuple[int, int]:
+        """Returns how many objects are kept, and their bytes."""
+        sizes = [size for _, size, _ in self._list()]
+        return len(sizes), sum(sizes)
+
+    def clear(self) -> tuple[int, int]:
+        """Deletes all of them; returns how many there were, and their bytes."""
+        files = list(self._list())
+        for _, _, path in files:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        return len(files), sum(size for _, size, _ in files)
+
     def _make_room(self, added: int) -> None:
         self._unseen += added
         held = self._held
@@ -111,7 +129,7 @@ class ObjectCache:
 
     def _list(self) -> Iterator[tuple[int, int, str]]:
         """Yields when each file was last used, its bytes and its path."""
-        for folder in self._folder.glob("*/"):
+        for folder in self.folder.glob("*/"):
             with contextlib.suppress(OSError), os.scandir(folder) as entries:
                 for entry in entries:
                     with contextlib.suppress(OSError):  # removed by another process
@@ -120,7 +138,7 @@ class ObjectCache:
 
     def _place(self, key: str) -> Path:
         name = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
-        return self._folder / name[:2] / name
+        return self.folder / name[:2] / name
 
     def _report(self, error: OSError) -> None:
         if self._budget:

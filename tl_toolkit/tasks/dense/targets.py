@@ -12,7 +12,7 @@ from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.images.geometry import Resize
 from tl_toolkit.images.manifest import Example
 from tl_toolkit.sources.coco import COCO, hash_annotations
-from tl_toolkit.sources.objects import hash_image
+from tl_toolkit.sources.objects import count_readers, hash_image
 from tl_toolkit.tasks.dense.resizing import Size, resize_target
 from tl_toolkit.tasks.dense.spec import IGNORE
 
