@@ -10,7 +10,6 @@ import pytest
 import tl_toolkit as tl
 from tests.features.test_features import recipe_of
 from tests.models import plan_values
-from tl_toolkit.errors import RecipeError
 from tl_toolkit.events import ignore
 from tl_toolkit.features.leases import LEASE_PREFIX, leased
 from tl_toolkit.features.parts import Part, cut_parts, list_parts
@@ -151,10 +150,3 @@ def test_parts_are_decided_by_all_images():
         Part("train", 2, 0, 2), Part("train", 2, 1, 1),
         Part("validation", None, 0, 1),
     ]  # fmt: skip
-
-
-def test_a_store_in_a_bucket_is_refused_by_name(photos):
-    features = {"location": "s3://bucket/features"}
-
-    with pytest.raises(RecipeError, match="got 's3://bucket/features': features are mapped into"):
-        tl.validate(recipe_of(photos, features=features))

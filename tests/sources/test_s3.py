@@ -96,12 +96,12 @@ def test_objects_are_predicted_listed_and_checked(server, tmp_path):
     call("finetune", recipe, "export=false", "report=false", "--out", run, folder=tmp_path)
     (tmp_path / "list.txt").write_text("s3://flowers/photos/ants/0.jpg\ns3://flowers/no.jpg\n")
 
-    def predict(*arguments):
-        return call("predict", run, *arguments, folder=tmp_path).stdout
+    def predict(*arguments, code=0):
+        return call("predict", run, *arguments, folder=tmp_path, code=code).stdout
 
     one = predict("s3://flowers/photos/ants/0.jpg", "--format", "csv")
     below = predict("s3://flowers/photos/bees", "--format", "csv")
-    predict("--list", tmp_path / "list.txt", "--out", tmp_path / "rows")
+    predict("--list", tmp_path / "list.txt", "--out", tmp_path / "rows", code=3)
     report = call("data", "check", "s3://flowers/photos", "--json", folder=tmp_path).stdout
 
     assert one.count("s3://flowers/photos/ants/0.jpg,") == 1

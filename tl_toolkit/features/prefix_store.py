@@ -98,7 +98,7 @@ class PrefixStore:
         images: Mapping[str, Images],
         views: TrainingViews | None,
     ) -> None:
-        self.cache = FeatureCache(settings.location)
+        self.cache = FeatureCache(settings.location, budget=int(settings.max_gb * 1e9))
         self._transfer = transfer
         self._settings = settings
         self._images = images

@@ -17,7 +17,13 @@ from typing import BinaryIO
 
 from tl_toolkit.catalog.published import is_offline
 from tl_toolkit.errors import DataError, Problem
-from tl_toolkit.recipe.remote import find_address_fault, is_address, mirror_of, name_object
+from tl_toolkit.recipe.remote import (
+    find_address,
+    find_address_fault,
+    is_address,
+    mirror_of,
+    name_object,
+)
 from tl_toolkit.runs.files import hash_file
 from tl_toolkit.sources.listing import Listing, count_threads, suffix_of
 from tl_toolkit.sources.object_cache import open_cache
@@ -29,6 +35,7 @@ __all__ = [
     "as_path",
     "common_folder",
     "count_readers",
+    "find_address",
     "find_missing_objects",
     "hash_image",
     "is_object",

@@ -7,18 +7,19 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.recipe.remote import hide_credentials
 
-__all__ = ["Facts", "fetch_object", "find_object", "list_objects"]
+__all__ = ["Facts", "copy_object", "fetch_object", "find_object", "list_objects", "put_object"]
 
 _TAGS = ("ETag", "etag", "md5Hash", "content_md5", "md5", "LastModified", "mtime", "created")
 _SECRET = re.compile(r"(?i)((?:key|secret|token|password|sig|signature)=)[^\s;&,'\"]+")
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotImplementedError)
-_TRIES = 4
+_TRIES = 3  # each of a library that has its own
 _PAUSE_SECONDS = 0.5  # before the second try, and twice as long before each later one
 
 _Result = TypeVar("_Result")
@@ -116,6 +117,35 @@ def fetch_object(address: str, size: int) -> bytes:
     return encoded
 
 
+def copy_object(address: str, place: Path) -> None:
+    """Copies an object to a file, which may be larger than memory.
+
+    Args:
+        address: The object.
+        place: The file; what a failure leaves of it is the caller's.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    system, path = _open(address, address)
+    _try(address, lambda: system.get_file(path, str(place)))
+
+
+def put_object(where: str, address: str, place: Path) -> None:
+    """Sends a file to a store, whole or not at all.
+
+    Args:
+        where: Name of the address in messages.
+        address: The object.
+        place: The file.
+
+    Raises:
+        DataError: It cannot be written.
+    """
+    system, path = _open(where, address)
+    _try(f"{where}: {address}", lambda: system.put_file(str(place), path), verb="written")
+
+
 def _choose(root: str, found: Mapping[str, Any]) -> Iterator[tuple[str, Facts]]:
     for path, facts in sorted(found.items()):
         if facts.get("type", "file") != "file":
@@ -179,6 +209,7 @@ def _try(
     call: Callable[[], _Result],
     *,
     raising: type[Exception] | tuple[type[Exception], ...] = (),
+    verb: str = "read",
 ) -> _Result:
     """Returns what a call returns, which is tried again after errors that may pass."""
     for attempt in range(_TRIES):
@@ -187,10 +218,10 @@ def _try(
         except raising:
             raise
         except _FINAL as error:
-            raise _describe(where, error) from None
+            raise _describe(where, error, verb) from None
         except Exception as error:  # of any store's library
             if attempt == _TRIES - 1:
-                raise _describe(where, error) from None
+                raise _describe(where, error, verb) from None
             time.sleep(_PAUSE_SECONDS * 2**attempt)
     raise AssertionError  # the loop returns or raises
 
@@ -199,14 +230,14 @@ def _missing(address: str) -> FileNotFoundError:
     return FileNotFoundError(2, "no such object", address)
 
 
-def _describe(where: str, error: Exception) -> DataError:
+def _describe(where: str, error: Exception, verb: str = "read") -> DataError:
     """Returns an error in words, without what may be a secret.
 
     It is raised without its cause, whose text a traceback would show.
     """
     text = hide_credentials(str(error).splitlines()[0] if str(error) else "")
     text = _SECRET.sub(r"\1...", text)
-    what = f"cannot be read: {type(error).__name__}: {text}"
+    what = f"cannot be {verb}: {type(error).__name__}: {text}"
     expected = "What was read before is known: the same command goes on, a run with --resume."
     hint = "the connection, the credentials in the environment, and the name of bucket and folder"
     return DataError(Problem(where, what, expected, hint))
