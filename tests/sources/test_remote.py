@@ -29,6 +29,7 @@ from tl_toolkit.recipe.remote import (
 from tl_toolkit.runs.locks import hold
 from tl_toolkit.sources import objects, stores
 from tl_toolkit.sources.objects import read_image_file, stat_image
+from tl_toolkit.sources.read_ahead import ReadAhead
 from tl_toolkit.sources.remote import list_remote_folders
 
 SECRET = "hunter2"
@@ -496,6 +497,44 @@ def test_a_file_that_has_grown_is_not_fetched_to_its_end(bucket):
 
     with pytest.raises(DataError, match=f"has more than {size} bytes, {size} were listed"):
         read_image_file(f"{address}/ants/0.jpg")
+
+
+def test_objects_of_a_list_are_read_ahead_in_their_order(bucket, tmp_path):
+    paths = [objects.as_path(file.path) for file in survey(bucket[2]).files]
+    begun, together = [], threading.Barrier(len(paths), timeout=20)
+
+    def load(path):
+        begun.append(path)
+        together.wait()  # all are read at a time, or this breaks
+        if path == paths[1]:
+            raise DataError("refused")
+        return str(path).encode()
+
+    with ReadAhead([tmp_path / "here.jpg", *paths, paths[0]], load) as ahead:
+        assert ahead.load(paths[0]) == str(paths[0]).encode()
+        with pytest.raises(DataError, match="refused"):
+            ahead.load(paths[1])
+        assert [ahead.load(path) for path in paths[2:]] == [
+            str(path).encode() for path in paths[2:]
+        ]
+    assert sorted(begun) == sorted(paths)
+
+
+def test_batches_of_objects_are_read_several_at_a_time(bucket, monkeypatch):
+    examples = inspect(bucket[2]).examples
+    monkeypatch.setenv("TL_TOOLKIT_REMOTE_GB", "0")
+    together, cat_file = threading.Barrier(8, timeout=20), type(bucket[0]).cat_file
+
+    def wait(self, *arguments, **options):
+        together.wait()  # more requests at a time than a batch has images
+        return cat_file(self, *arguments, **options)
+
+    images = Images(examples[:9], image_size=(32, 32), memory_budget=0)
+    next(iter(images.batches([0], 1)))
+    monkeypatch.setattr(type(bucket[0]), "cat_file", wait)
+    batches = images.batches(range(1, 9), 2)
+
+    assert len(list(batches)) == 4
 
 
 def test_a_run_on_objects_equals_one_on_files(bucket, tmp_path, monkeypatch):

@@ -36,6 +36,7 @@ from tl_toolkit.runs.places import find_run
 from tl_toolkit.runs.states import describe_absent, name_run
 from tl_toolkit.runtime import numerics
 from tl_toolkit.sources.objects import name_listed
+from tl_toolkit.sources.read_ahead import ReadAhead
 from tl_toolkit.sources.remote import find_source
 
 if TYPE_CHECKING:
@@ -393,7 +394,7 @@ class Run(InFolder):
             native: As in `predict`.
             report: Receives messages and counts.
         """
-        from tl_toolkit.images.pipeline import read_tensor
+        from tl_toolkit.images.pipeline import load_file, read_tensor
         from tl_toolkit.tasks.types import PredictionOptions
 
         def read(path: Path) -> np.ndarray | tf.Tensor:
@@ -402,9 +403,10 @@ class Run(InFolder):
             if path in inputs.arrays:
                 return inputs.arrays[path]
             data = self.recipe.data
-            return read_tensor(path, convert=data.convert, channels=data.channels)
+            return read_tensor(path, convert=data.convert, channels=data.channels, load=ahead.load)
 
         files = inputs.files
+        ahead = ReadAhead([path for path in files if path not in inputs.missing], load_file)
         options = PredictionOptions(
             self.recipe.data.image_size,
             self.resize,
@@ -415,7 +417,8 @@ class Run(InFolder):
             read=read,
             views=views,
         )
-        return list(self._task.predict(self._find_model(report), files, options))
+        with ahead:
+            return list(self._task.predict(self._find_model(report), files, options))
 
     def tabulate(
         self, predictions: Sequence[Prediction], *, wide: bool = False, top: int | None = None

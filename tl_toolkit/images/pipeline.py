@@ -35,6 +35,7 @@ __all__ = [
     "DecodedImages",
     "Images",
     "decode_example",
+    "load_file",
     "read_encoded",
     "read_image",
     "read_pixels",
@@ -197,13 +198,15 @@ class Images:
         parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
         depth = 1 if self._readers == count_threads() else -(-self._readers // batch_size)
         with ThreadPoolExecutor(depth) as pool:
-            ahead: deque[Future[np.ndarray]] = deque()
-            waiting = iter(parts[1:])
-            for part in parts:
-                pixels = ahead.popleft().result() if ahead else self.load(part)
-                following = itertools.islice(waiting, depth - len(ahead))
-                ahead.extend(pool.submit(self.load, later) for later in following)
-                yield pixels, part
+            waiting, ahead = iter(parts), deque[Future[np.ndarray]]()
+            try:
+                for part in parts:
+                    following = itertools.islice(waiting, depth + 1 - len(ahead))
+                    ahead.extend(pool.submit(self.load, later) for later in following)
+                    yield ahead.popleft().result(), part
+            finally:
+                for future in ahead:
+                    future.cancel()
 
     def _fill(self, pixels: np.ndarray, missing: Sequence[tuple[int, int]]) -> None:
         """Decodes images into their places, which come as (place, index)."""
@@ -348,8 +351,30 @@ def read_pixels(
     return _as_array(read_tensor(path, convert=convert, channels=channels))
 
 
+def load_file(path: str | os.PathLike[str]) -> bytes:
+    """Returns the bytes of an image file or an object, which is no larger than MAX_BYTES.
+
+    Args:
+        path: The file or the address.
+
+    Raises:
+        DataError: It cannot be read, or is larger; its problem's `what` says why.
+    """
+    try:
+        if stat_image(path).st_size > MAX_BYTES:
+            raise DataError(Problem(str(path), f"a file of more than {MAX_BYTES >> 20} MiB"))
+        return read_image_file(path)
+    except OSError as error:
+        what = f"cannot be read: {error.strerror or error}"
+        raise DataError(Problem(str(path), what)) from error
+
+
 def read_tensor(
-    path: str | os.PathLike[str], *, convert: bool = False, channels: int = RGB
+    path: str | os.PathLike[str],
+    *,
+    convert: bool = False,
+    channels: int = RGB,
+    load: Callable[..., bytes] = load_file,
 ) -> tf.Tensor:
     """Decodes as `read_pixels` does, without a copy of the pixels, which is a third of the time.
 
@@ -357,6 +382,7 @@ def read_tensor(
         path: The file.
         convert: Read what only Pillow can read, as `data.convert` does for training.
         channels: Channels of the image.
+        load: Returns its bytes, as `load_file` does.
 
     Returns:
         uint8 (h, w, 3), RGB in 0..255; with other channels float32 (h, w, channels), in the
@@ -365,13 +391,7 @@ def read_tensor(
     Raises:
         DataError: The file cannot be read or decoded; its problem's `what` says why.
     """
-    try:
-        if stat_image(path).st_size > MAX_BYTES:
-            raise DataError(Problem(str(path), f"a file of more than {MAX_BYTES >> 20} MiB"))
-        encoded = read_image_file(path)
-    except OSError as error:
-        what = f"cannot be read: {error.strerror or error}"
-        raise DataError(Problem(str(path), what)) from error
+    encoded = load(path)
     try:
         return decode_file(encoded, channels)
     except tf.errors.InvalidArgumentError as error:
