@@ -38,6 +38,7 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setattr(stores, "_systems", {})
     monkeypatch.setattr(objects, "_facts", {})
     draw_class_folders(tmp_path / "photos", classes=("ants", "bees"), count=5)
+    s3fs.S3FileSystem.clear_instance_cache()  # with the endpoint of an earlier test
     system = s3fs.S3FileSystem(skip_instance_cache=True)
     system.makedirs("flowers", exist_ok=True)  # the servers of a process share what they hold
     system.put(str(tmp_path / "photos"), "flowers/photos", recursive=True)
@@ -113,6 +114,24 @@ def test_objects_are_predicted_listed_and_checked(server, tmp_path):
     assert table[0]["label"] and not table[0]["error"] and table[1]["error"]
     found = json.loads(report)
     assert found["source"] == "s3://flowers/photos" and found["images"] == 10
+
+
+def test_hosts_share_stored_features_through_a_bucket(server, tmp_path, monkeypatch):
+    recipe = write_recipe(tmp_path / "remote.yaml", "s3://flowers/photos")
+    place = f"features.location=s3://flowers/{tmp_path.name}/features"
+
+    def fill(host):
+        monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path / host))
+        monkeypatch.setattr(objects, "_facts", {})
+        done = call("cache", "fill", recipe, place, "features.store=always", folder=tmp_path)
+        shards = (tmp_path / host).glob("remote/*features/*/*/*.npy")
+        return done.stderr, {path.name: path.read_bytes() for path in shards}
+
+    first, values = fill("first")
+    second, copies = fill("second")
+
+    assert "ran once for 10 images" in first and "ran once" not in second
+    assert copies == values and values
 
 
 def test_wrong_credentials_and_buckets_are_named_without_the_secret(server, tmp_path, monkeypatch):
