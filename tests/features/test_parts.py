@@ -10,7 +10,6 @@ import pytest
 import tl_toolkit as tl
 from tests.features.test_features import recipe_of
 from tests.models import plan_values
-from tl_toolkit.errors import RecipeError
 from tl_toolkit.events import ignore
 from tl_toolkit.features.leases import LEASE_PREFIX, leased
 from tl_toolkit.features.parts import Part, cut_parts, limit_part, list_parts
@@ -159,10 +158,3 @@ def test_parts_are_decided_by_all_images():
 )
 def test_a_part_is_at_most_a_share_in_whole_batches(images, shares, expected):
     assert limit_part(300, images, shares=shares, batch_size=32) == expected
-
-
-def test_a_store_in_a_bucket_is_refused_by_name(photos):
-    features = {"location": "s3://bucket/features"}
-
-    with pytest.raises(RecipeError, match="got 's3://bucket/features': features are mapped into"):
-        tl.validate(recipe_of(photos, features=features))

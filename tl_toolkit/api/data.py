@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tl_toolkit.api.doubts import Doubts, doubt_images, write_recipe_of
@@ -15,6 +14,7 @@ from tl_toolkit.recipe.load import RecipeSource, read_recipe
 from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.sources.listing import Links
+from tl_toolkit.sources.remote import find_source
 from tl_toolkit.sources.tables import field_of_table
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _list(
 ) -> tuple[ImageSet, Recipe | None]:
     """Lists a folder, a table or the images of a recipe, and the recipe that names the base."""
     if isinstance(source, str | os.PathLike):
-        place = Path(source)
+        place = find_source(source, "SOURCE")
         is_other = field_of_table(place) == "table" and is_listed(place)
         if is_other or place.is_dir() or place.suffix.lower() == ".csv":
             if overrides and base is None:

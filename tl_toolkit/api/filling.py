@@ -21,6 +21,7 @@ from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.space import find_unfrozen, resolve_space
 from tl_toolkit.recipe.load import RecipeSource
 from tl_toolkit.recipe.overrides import Overrides
+from tl_toolkit.recipe.remote import find_address, name_objects
 from tl_toolkit.runs.files import reporting_unwritable
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import numerics
@@ -82,7 +83,7 @@ def fill_features(
     from tl_toolkit.features.store import FeatureCache
 
     return {
-        "folder": str(FeatureCache(plan.recipe.features.location).root),
+        "folder": name_objects(str(FeatureCache(plan.recipe.features.location).root)),
         "images": len({example.sha256 for example in context.manifest.examples if example.usable}),
         "parts": len(context.list_parts()),
         "seconds": round(time.perf_counter() - began, 1),
@@ -117,7 +118,8 @@ def _survey(plan: Plan, folder: Path, threads: int | None, progress: Handler) ->
 def _refuse_own_images(context: FillContext) -> None:
     """Refuses converted images in a folder of this host alone, which workers cannot read."""
     converted = [image for image in context.manifest.examples if image.verdict == "converted"]
-    if converted and context.plan.recipe.features.location is None:
+    location = context.plan.recipe.features.location
+    if converted and (location is None or find_address(location)):
         what = f"{len(converted)} images are converted, into a folder of this host alone"
         expected = "Workers of other hosts read them from features.location, which hosts share."
         raise RecipeError(Problem("data.convert", what, expected, "features.location=/shared/dir"))

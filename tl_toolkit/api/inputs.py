@@ -17,6 +17,7 @@ from tl_toolkit.recipe.tree import show
 from tl_toolkit.runs.files import default_cache_dir
 from tl_toolkit.sources.listing import name_some, suffixes_of
 from tl_toolkit.sources.members import INSIDE, list_members, locate_member
+from tl_toolkit.sources.objects import as_path
 from tl_toolkit.sources.survey import list_images
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def _as_items(paths: Any) -> list[Any]:
 
 def _check_path(item: str | os.PathLike[str], where: str) -> Path:
     """Returns a path; an empty one would stand for the whole working directory."""
-    path = Path(item)
+    path = as_path(item)
     is_empty = not item.strip() if isinstance(item, str) else path == Path()
     if is_empty:
         expected = "An empty path is no image."

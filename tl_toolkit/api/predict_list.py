@@ -29,6 +29,7 @@ from tl_toolkit.runs.files import (
 from tl_toolkit.runs.locks import hold
 from tl_toolkit.runs.states import describe_absent
 from tl_toolkit.runtime import numerics
+from tl_toolkit.sources.objects import as_path, is_object
 
 if TYPE_CHECKING:
     import pyarrow
@@ -184,7 +185,7 @@ def _read_list(paths: str | Path | Sequence[str]) -> list[str]:
     if not names:
         expected = "A path is expected on each line."
         raise DataError(Problem(f"--list {place}", "names no file", expected))
-    return [os.path.abspath(name) for name in names]
+    return [name if is_object(name) else os.path.abspath(name) for name in names]
 
 
 def _read_names(place: Path) -> list[str]:
@@ -242,7 +243,7 @@ def predict_part(job: _Job, files: Sequence[str]) -> int:
         _opened[:] = [load_run(job.run)]
     run = _opened[0]
     with numerics(deterministic=run.recipe.deterministic, threads=job.threads):
-        inputs = Inputs(files=[Path(file) for file in files])
+        inputs = Inputs(files=[as_path(file) for file in files])
         predictions = run.predict_inputs(inputs, None, (), native=False, report=ignore)
     errors = [item.error for item in predictions]
     table = run.tabulate([item for item in predictions if item.error is None], wide=True)

@@ -36,6 +36,9 @@ from tl_toolkit.runs.places import find_run
 from tl_toolkit.runs.results import list_damaged, refuse_damaged
 from tl_toolkit.runs.states import describe_absent, name_run
 from tl_toolkit.runtime import numerics
+from tl_toolkit.sources.objects import name_listed
+from tl_toolkit.sources.read_ahead import ReadAhead
+from tl_toolkit.sources.remote import find_source
 
 if TYPE_CHECKING:
     import keras
@@ -236,7 +239,7 @@ class Run(InFolder):
             manifest = self._read_manifest()
             name = "test" if manifest.of("test") else "validation"
         else:
-            manifest = self._inspect(Path(data), task, progress)
+            manifest = self._inspect(data, task, progress)
             name = "test"
         examples = manifest.of(name)
         if not examples:
@@ -292,11 +295,13 @@ class Run(InFolder):
         against = {**measured.get("against", {}), **metrics.get("against", {})}
         return {**kept, **metrics, **({"against": against} if against else {})}
 
-    def _inspect(self, data: Path, task: Task, progress: Handler) -> Manifest:
+    def _inspect(self, data: str | Path, task: Task, progress: Handler) -> Manifest:
         from tl_toolkit.images.manifest import Example
         from tl_toolkit.images.scan import inspect_images
 
-        listing = plan_task(self.recipe).list_for_evaluation(data, self.classes)
+        source = find_source(data, "--data")
+        listing = plan_task(self.recipe).list_for_evaluation(source, self.classes)
+        listing = name_listed(listing)
         convert_dir = self.folder.converted if self.recipe.data.convert else None
         inspections = inspect_images(
             [file.path for file in listing.files],
@@ -403,7 +408,7 @@ class Run(InFolder):
             native: As in `predict`.
             report: Receives messages and counts.
         """
-        from tl_toolkit.images.pipeline import read_tensor
+        from tl_toolkit.images.pipeline import load_file, read_tensor
         from tl_toolkit.tasks.types import PredictionOptions
 
         def read(path: Path) -> np.ndarray | tf.Tensor:
@@ -412,9 +417,10 @@ class Run(InFolder):
             if path in inputs.arrays:
                 return inputs.arrays[path]
             data = self.recipe.data
-            return read_tensor(path, convert=data.convert, channels=data.channels)
+            return read_tensor(path, convert=data.convert, channels=data.channels, load=ahead.load)
 
         files = inputs.files
+        ahead = ReadAhead([path for path in files if path not in inputs.missing], load_file)
         options = PredictionOptions(
             self.recipe.data.image_size,
             self.resize,
@@ -425,7 +431,8 @@ class Run(InFolder):
             read=read,
             views=views,
         )
-        return list(self._task.predict(self._find_model(report), files, options))
+        with ahead:
+            return list(self._task.predict(self._find_model(report), files, options))
 
     def tabulate(
         self, predictions: Sequence[Prediction], *, wide: bool = False, top: int | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import stat
 import warnings
 from collections.abc import Callable, Sequence
@@ -22,7 +21,8 @@ from tl_toolkit.images.tiff import describe_reader
 from tl_toolkit.runs.files import default_cache_dir
 from tl_toolkit.sources.builtin import BUILTIN, load_builtin_image
 from tl_toolkit.sources.known_files import CacheTable, KnownFiles
-from tl_toolkit.sources.listing import MAX_BYTES, SourceFile, count_threads
+from tl_toolkit.sources.listing import MAX_BYTES, SourceFile
+from tl_toolkit.sources.objects import count_readers, read_image_file, stat_image
 from tl_toolkit.sources.table_rows import INSIDE
 
 __all__ = ["InspectedFile", "inspect_files"]
@@ -131,7 +131,7 @@ def inspect_files(
     inspections = [_recall(place, contents, known) for place in places]
     new = [index for index, inspection in enumerate(inspections) if inspection is None]
     done = len(files) - len(new)
-    pool = ThreadPoolExecutor(count_threads())
+    pool = ThreadPoolExecutor(count_readers(places))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged EXIF blocks, and of large images
@@ -156,7 +156,7 @@ def inspect_files(
 def _recall(path: str, contents: _Contents, known: KnownFiles) -> _Inspection | None:
     """Returns what is known of a file that has not changed; None if it must be read."""
     try:
-        status = os.stat(path)
+        status = stat_image(path)
     except (OSError, ValueError):
         return None
     sha256 = known.get(path, status)
@@ -172,14 +172,13 @@ def _inspect(path: str, contents: _Contents, known: KnownFiles) -> _Inspection:
         content = Content(format="pixels", mode="RGB", height=height, width=width)
         return hashlib.sha256(pixels.tobytes()).hexdigest(), pixels.size, content
     try:
-        status = os.stat(path)
+        status = stat_image(path)
         if not stat.S_ISREG(status.st_mode):
             return "", 0, Content("unreadable", "no regular file")
         if status.st_size > MAX_BYTES:
             reason = f"a file of more than {MAX_BYTES >> 20} MiB"
             return "", status.st_size, Content("unreadable", reason)
-        with open(path, "rb") as file:
-            encoded = file.read()
+        encoded = read_image_file(path)
     except OSError as error:
         return "", 0, Content("unreadable", f"cannot be read: {error.strerror or error}")
     sha256 = hashlib.sha256(encoded).hexdigest()

@@ -86,6 +86,7 @@ def show_info(as_json: bool) -> None:
                 "bytes": total,
                 "entries": entries,
                 "extracted": extracted,
+                "objects": _measure_objects(),
             }
         )
         return
@@ -106,21 +107,38 @@ def show_info(as_json: bool) -> None:
         show(build_table(["base", "images of", "entries", "size", "last used"], rows))
     print_message(f"{describe_size(total)} in {cache.root}")
     _print_extracted("")
+    objects = _measure_objects()
+    if objects["objects"]:
+        words = f"{objects['objects']} objects of stores, {describe_size(objects['bytes'])}"
+        print_message(f"{words}, in {objects['folder']}")
 
 
-@cache_command.command("clear", short_help="Delete all stored features.")
+@cache_command.command("clear", short_help="Delete stored features and objects.")
 def clear_cache() -> None:
-    """Delete all stored features; they are computed again when they are needed.
+    """Delete all stored features, and objects of stores; both are made again when they are needed.
 
     Images that runs took out of Parquet and TFRecord files stay.
     """
     from tl_toolkit.features.store import FeatureCache
+    from tl_toolkit.sources.object_cache import open_cache
 
     cache = FeatureCache()
     count, size = cache.clear()
     entries = "1 entry" if count == 1 else f"{count} entries"
     print_message(f"{entries} deleted, {describe_size(size)}, from {cache.root}")
+    count, size = open_cache().clear()
+    if count:
+        print_message(f"{count} objects of stores deleted, {describe_size(size)}")
     _print_extracted(" stay, as finished runs read them")
+
+
+def _measure_objects() -> dict[str, Any]:
+    """Returns folder, number and bytes of the objects of stores that are kept."""
+    from tl_toolkit.sources.object_cache import open_cache
+
+    cache = open_cache()
+    count, size = cache.measure()
+    return {"folder": str(cache.folder), "bytes": size, "objects": count}
 
 
 def _find_extracted() -> tuple[Path, int, int]:

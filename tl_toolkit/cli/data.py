@@ -25,7 +25,11 @@ def _split_words(
 
 def _find_source(context: click.Context, parameter: click.Parameter, path: Path) -> Path:
     from tl_toolkit.recipe.shipped import find_recipe  # `--help` must not pay for it
+    from tl_toolkit.sources.objects import ObjectPath, as_path
 
+    path = as_path(path)
+    if isinstance(path, ObjectPath):
+        return path
     return path if path.exists() else find_recipe(path)
 
 

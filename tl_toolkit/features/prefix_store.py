@@ -6,7 +6,6 @@ import contextlib
 import functools
 import itertools
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from tl_toolkit.images.bands import describe_pixels
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.runtime import describe_arithmetic
 from tl_toolkit.sources.builtin import BUILTIN
+from tl_toolkit.sources.objects import common_folder
 from tl_toolkit.transfer.assemble import TransferModel
 from tl_toolkit.transfer.freezing import Cut, find_cut
 from tl_toolkit.transfer.precision import precision_of
@@ -78,11 +78,7 @@ def _name_data(images: Mapping[str, Images]) -> str:
     if any(example.path.startswith(BUILTIN) for example in examples):
         return examples[0].path.rpartition("/")[0]
     # Converted images lie in the folder of a run.
-    paths = [os.path.dirname(example.path) for example in examples if example.verdict == "good"]
-    try:
-        return os.path.commonpath(paths)
-    except ValueError:  # there are none
-        return ""
+    return common_folder(example.path for example in examples if example.verdict == "good")
 
 
 class PrefixStore:
@@ -106,7 +102,7 @@ class PrefixStore:
         images: Mapping[str, Images],
         views: TrainingViews | None,
     ) -> None:
-        self.cache = FeatureCache(settings.location)
+        self.cache = FeatureCache(settings.location, budget=int(settings.max_gb * 1e9))
         self.computed = 0
         self._transfer = transfer
         self._settings = settings

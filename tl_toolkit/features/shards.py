@@ -23,6 +23,8 @@ from tl_toolkit.runs.lock_files import is_lock
 
 __all__ = [
     "DRAFT_PREFIX",
+    "IMAGES",
+    "WHOLE",
     "Shard",
     "ShardWriter",
     "StoredExamples",
@@ -36,8 +38,9 @@ __all__ = [
 DRAFT_PREFIX = ".draft-"
 """Prefix of the names of folders that are no shards yet, or no longer."""
 
-_WHOLE = "whole.json"
-_IMAGES = "images.npy"
+WHOLE = "whole.json"
+IMAGES = "images.npy"
+"""Names of the files that hold the sizes of all files, and the digests of the images."""
 
 
 @dataclass(frozen=True)
@@ -156,13 +159,13 @@ class ShardWriter:
             raise ValueError(f"expected {self._count} examples, got {self._written}")
         self.close()
         digests = np.frombuffer(b"".join(images), np.uint8).reshape(len(images), -1)
-        np.save(self._folder / _IMAGES, digests)
+        np.save(self._folder / IMAGES, digests)
         files = [path for path in self._folder.iterdir() if not is_lock(path.name)]
         sizes = {path.name: path.stat().st_size for path in files}
         about = {"made_by": made_by, "data": data, "images": self._count, "sizes": sizes}
-        (self._folder / _WHOLE).write_text(json.dumps(about))
+        (self._folder / WHOLE).write_text(json.dumps(about))
         # After a power cut a name may be there before the bytes are: those must come first.
-        for path in (*files, self._folder / _WHOLE):
+        for path in (*files, self._folder / WHOLE):
             with open(path, "rb+") as file:
                 os.fsync(file.fileno())
 
@@ -183,7 +186,7 @@ def read_images(path: Path) -> list[bytes]:
         ValueError: The file is torn.
     """
     try:
-        return [image.tobytes() for image in np.load(path / _IMAGES)]
+        return [image.tobytes() for image in np.load(path / IMAGES)]
     except EOFError as error:  # torn from its first byte on
         raise ValueError(f"{path} is torn") from error
 
@@ -201,7 +204,7 @@ def describe_shard(path: Path) -> Shard:
     about = _read_whole(path)
     try:
         size = sum(about["sizes"].values())
-        used = (path / _WHOLE).stat().st_mtime
+        used = (path / WHOLE).stat().st_mtime
         return Shard(
             path, size, about["images"], used, about["made_by"], str(about.get("data", ""))
         )
@@ -225,7 +228,7 @@ def map_shard(path: Path) -> list[np.ndarray]:
         raise OSError(f"{path} is not whole")
     tensors = len(_read_whole(path)["sizes"]) - 1
     with contextlib.suppress(OSError):  # a read-only cache is used too
-        os.utime(path / _WHOLE)
+        os.utime(path / WHOLE)
     return [np.load(path / f"{number}.npy", mmap_mode="r") for number in range(tensors)]
 
 
@@ -255,5 +258,5 @@ def delete_shard(path: Path) -> None:
 
 
 def _read_whole(path: Path) -> dict[str, Any]:
-    about: dict[str, Any] = json.loads((path / _WHOLE).read_text())
+    about: dict[str, Any] = json.loads((path / WHOLE).read_text())
     return about

@@ -30,9 +30,11 @@ from tl_toolkit.features.shards import (
     map_shard,
     read_images,
 )
+from tl_toolkit.features.shared import SharedShards
 from tl_toolkit.runs.files import default_cache_dir
 from tl_toolkit.runs.lock_files import is_lock
 from tl_toolkit.runs.locks import hold, is_abandoned
+from tl_toolkit.sources.objects import find_address
 
 __all__ = ["Entry", "FeatureCache"]
 
@@ -45,10 +47,13 @@ class Entry:
 
     Args:
         folder: The folder of the shards; need not exist.
+        shared: The same shards in an object store; None where the folder is all.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, shared: SharedShards | None = None) -> None:
         self.folder = folder
+        self._shared = shared
+        self._is_synced = False
         self._known: dict[bytes, tuple[Path, int]] = {}
         self._seen: set[Path] = set()
 
@@ -59,7 +64,13 @@ class Entry:
             images: SHA-256 of each image's content.
         """
         self._refresh()
-        return [image for image in dict.fromkeys(images) if image not in self._known]
+        missing = [image for image in dict.fromkeys(images) if image not in self._known]
+        if self._shared is not None and (missing or not self._is_synced):
+            self._shared.pull(missing)
+            self._is_synced = True
+            self._refresh()
+            missing = [image for image in missing if image not in self._known]
+        return missing
 
     def read(self, images: Sequence[bytes]) -> StoredExamples | None:
         """Maps the features of images; None unless all of them are stored.
@@ -67,7 +78,8 @@ class Entry:
         Args:
             images: SHA-256 of each image's content; the examples have the same order.
         """
-        self._refresh()
+        if self.missing(images):
+            return None
         places = [self._known.get(image) for image in images]
         if not places or any(place is None for place in places):
             return None
@@ -117,6 +129,8 @@ class Entry:
                 writer.finish(images, made_by, data)
             if self.missing(images):  # else another process was faster
                 draft.rename(self.folder / name)
+                if self._shared is not None:
+                    self._shared.push(self.folder / name)
         finally:
             writer.close()
             shutil.rmtree(draft, ignore_errors=True)
@@ -139,11 +153,15 @@ class FeatureCache:
     """All entries under one folder, within a budget.
 
     Args:
-        root: The folder; by default `features` in TL_TOOLKIT_CACHE or the user's cache folder.
+        root: The folder; by default `features` in TL_TOOLKIT_CACHE or the user's cache folder. One
+            that stands for an address holds copies of what is there.
+        budget: Bytes that copies of an object store may take; None for no limit.
     """
 
-    def __init__(self, root: Path | None = None) -> None:
+    def __init__(self, root: Path | None = None, *, budget: int | None = None) -> None:
         self.root = root or default_cache_dir() / "features"
+        self._address = find_address(self.root)
+        self._budget = budget
 
     def entry(self, key: str) -> Entry:
         """Returns the entry of a key, with or without shards.
@@ -151,7 +169,14 @@ class FeatureCache:
         Args:
             key: Hexadecimal digits.
         """
-        return Entry(self.root / key)
+        folder = self.root / key
+        if not self._address:
+            return Entry(folder)
+        return Entry(folder, SharedShards(f"{self._address}/{key}", folder, self._has_room))
+
+    def _has_room(self, size: int) -> bool:
+        held = sum(shard.size for shard in self.shards())
+        return self._budget is None or held + size <= self._budget
 
     def shards(self) -> list[Shard]:
         """Returns all shards, the least recently used one first."""

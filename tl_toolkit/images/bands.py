@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -29,9 +30,11 @@ from tl_toolkit.images.npy import decode_npy, read_npy_header
 from tl_toolkit.images.npy_header import NPY_MAGIC
 from tl_toolkit.images.tiff import TIFF_MAGICS, describe_reader, read_tiff, read_tiff_size
 from tl_toolkit.images.upright import is_sideways
-from tl_toolkit.sources.listing import PILLOW_FORMATS
+from tl_toolkit.sources.listing import PILLOW_FORMATS, count_threads
+from tl_toolkit.sources.objects import open_image
 
 __all__ = [
+    "DECODING",
     "as_channels",
     "decode_file",
     "describe_decoder",
@@ -41,6 +44,9 @@ __all__ = [
     "find_decoder",
     "read_size",
 ]
+
+DECODING = threading.BoundedSemaphore(count_threads())
+"""Held while an image is decoded, where more are read at a time than may be in memory decoded."""
 
 # Raise this number when bands get other pixels or verdicts.
 _BANDS_VERSION = 1
@@ -148,7 +154,7 @@ def read_size(path: str) -> tuple[int, int]:
     Args:
         path: Its file.
     """
-    with open(path, "rb") as file:
+    with open_image(path) as file:
         head = file.read(len(NPY_MAGIC))
         file.seek(0)
         if head == NPY_MAGIC:

@@ -9,6 +9,7 @@ import hashlib
 import io
 import itertools
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -19,7 +20,7 @@ from PIL import Image
 
 from tl_toolkit.catalog.records import RGB
 from tl_toolkit.errors import DataError, Problem
-from tl_toolkit.images.bands import as_channels, decode_file, dtype_of, encode_npy
+from tl_toolkit.images.bands import DECODING, as_channels, decode_file, dtype_of, encode_npy
 from tl_toolkit.images.convert import CONVERTED, convert_to_png
 from tl_toolkit.images.decoder import explain, resize_image
 from tl_toolkit.images.geometry import Resize
@@ -27,12 +28,14 @@ from tl_toolkit.images.manifest import Example
 from tl_toolkit.images.tiff import TIFF_MAGICS
 from tl_toolkit.sources.builtin import BUILTIN, load_builtin_image
 from tl_toolkit.sources.listing import MAX_BYTES, count_threads
+from tl_toolkit.sources.objects import count_readers, read_image_file, stat_image
 
 __all__ = [
     "MEMORY_BUDGET",
     "DecodedImages",
     "Images",
     "decode_example",
+    "load_file",
     "read_encoded",
     "read_image",
     "read_pixels",
@@ -133,6 +136,10 @@ class Images:
         return self._shape[-1]
 
     @functools.cached_property
+    def _readers(self) -> int:
+        return count_readers(entry.path for entry in self.examples)
+
+    @functools.cached_property
     def keys(self) -> np.ndarray:
         """int64 (n,), made of each image's content: the same image has the same key anywhere."""
         heads = [bytes.fromhex(entry.sha256)[:8] for entry in self.examples]
@@ -178,7 +185,7 @@ class Images:
     def batches(
         self, order: Sequence[int] | np.ndarray, batch_size: int
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields the images in an order, preparing one batch ahead.
+        """Yields the images in an order, preparing one batch ahead, more from a store.
 
         Args:
             order: Indices of images.
@@ -189,13 +196,17 @@ class Images:
         """
         order = np.asarray(order, np.int64)
         parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-        with ThreadPoolExecutor(1) as ahead:
-            waiting: Future[np.ndarray] | None = None
-            for part, following in itertools.zip_longest(parts, parts[1:]):
-                pixels = self.load(part) if waiting is None else waiting.result()
-                if following is not None:
-                    waiting = ahead.submit(self.load, following)
-                yield pixels, part
+        depth = 1 if self._readers == count_threads() else -(-self._readers // batch_size)
+        with ThreadPoolExecutor(depth) as pool:
+            waiting, ahead = iter(parts), deque[Future[np.ndarray]]()
+            try:
+                for part in parts:
+                    following = itertools.islice(waiting, depth + 1 - len(ahead))
+                    ahead.extend(pool.submit(self.load, later) for later in following)
+                    yield ahead.popleft().result(), part
+            finally:
+                for future in ahead:
+                    future.cancel()
 
     def _fill(self, pixels: np.ndarray, missing: Sequence[tuple[int, int]]) -> None:
         """Decodes images into their places, which come as (place, index)."""
@@ -206,12 +217,17 @@ class Images:
             if self._keeps:
                 self._kept[self.examples[index].sha256] = decoded
 
-        with ThreadPoolExecutor(count_threads()) as pool:
+        with ThreadPoolExecutor(self._readers) as pool:
             for _ in pool.map(decode, *zip(*missing, strict=True)):
                 pass  # takes each result, so that an error is raised here
 
     def _decode(self, example: Example) -> np.ndarray:
-        return _as_array(self._resize(decode_example(example, self._shape[-1])))
+        channels = self._shape[-1]
+        if example.path.startswith(BUILTIN):
+            return _as_array(self._resize(decode_example(example, channels)))
+        encoded = _read_unchanged(example)
+        with DECODING:  # more are read at a time than fit into memory decoded
+            return _as_array(self._resize(_decode_unchanged(example, encoded, channels)))
 
 
 def decode_example(example: Example, channels: int) -> tf.Tensor:
@@ -229,7 +245,10 @@ def decode_example(example: Example, channels: int) -> tf.Tensor:
     """
     if example.path.startswith(BUILTIN):
         return tf.constant(as_channels(load_builtin_image(example.path), channels))
-    encoded = _read_unchanged(example)
+    return _decode_unchanged(example, _read_unchanged(example), channels)
+
+
+def _decode_unchanged(example: Example, encoded: bytes, channels: int) -> tf.Tensor:
     try:
         return decode_file(encoded, channels)
     except tf.errors.InvalidArgumentError as error:
@@ -263,8 +282,7 @@ def _as_array(tensor: tf.Tensor) -> np.ndarray:
 
 def _read_unchanged(example: Example) -> bytes:
     try:
-        with open(example.path, "rb") as file:
-            encoded = file.read()
+        encoded = read_image_file(example.path)
     except OSError as error:
         raise _changed(example, f"cannot be read: {error.strerror}") from error
     if hashlib.sha256(encoded).hexdigest() != example.sha256:
@@ -333,8 +351,30 @@ def read_pixels(
     return _as_array(read_tensor(path, convert=convert, channels=channels))
 
 
+def load_file(path: str | os.PathLike[str]) -> bytes:
+    """Returns the bytes of an image file or an object, which is no larger than MAX_BYTES.
+
+    Args:
+        path: The file or the address.
+
+    Raises:
+        DataError: It cannot be read, or is larger; its problem's `what` says why.
+    """
+    try:
+        if stat_image(path).st_size > MAX_BYTES:
+            raise DataError(Problem(str(path), f"a file of more than {MAX_BYTES >> 20} MiB"))
+        return read_image_file(path)
+    except OSError as error:
+        what = f"cannot be read: {error.strerror or error}"
+        raise DataError(Problem(str(path), what)) from error
+
+
 def read_tensor(
-    path: str | os.PathLike[str], *, convert: bool = False, channels: int = RGB
+    path: str | os.PathLike[str],
+    *,
+    convert: bool = False,
+    channels: int = RGB,
+    load: Callable[..., bytes] = load_file,
 ) -> tf.Tensor:
     """Decodes as `read_pixels` does, without a copy of the pixels, which is a third of the time.
 
@@ -342,6 +382,7 @@ def read_tensor(
         path: The file.
         convert: Read what only Pillow can read, as `data.convert` does for training.
         channels: Channels of the image.
+        load: Returns its bytes, as `load_file` does.
 
     Returns:
         uint8 (h, w, 3), RGB in 0..255; with other channels float32 (h, w, channels), in the
@@ -350,14 +391,7 @@ def read_tensor(
     Raises:
         DataError: The file cannot be read or decoded; its problem's `what` says why.
     """
-    try:
-        if os.path.getsize(path) > MAX_BYTES:
-            raise DataError(Problem(str(path), f"a file of more than {MAX_BYTES >> 20} MiB"))
-        with open(path, "rb") as file:
-            encoded = file.read()
-    except OSError as error:
-        what = f"cannot be read: {error.strerror or error}"
-        raise DataError(Problem(str(path), what)) from error
+    encoded = load(path)
     try:
         return decode_file(encoded, channels)
     except tf.errors.InvalidArgumentError as error:

@@ -18,6 +18,7 @@ from tl_toolkit.images.geometry import Padding, Resize
 from tl_toolkit.images.png import find_png_flaw
 from tl_toolkit.images.upright import turn_by_exif
 from tl_toolkit.sources.listing import MAX_BYTES, MAX_PIXELS
+from tl_toolkit.sources.objects import read_image_file, stat_image
 
 __all__ = ["NotPlain", "read_plain", "resize_plain"]
 
@@ -40,9 +41,9 @@ def read_plain(path: Path) -> np.ndarray:
         NotPlain: It is another kind of file, damaged, too large, or cannot be read.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
+        if stat_image(path).st_size > MAX_BYTES:
             raise NotPlain("a large file")
-        encoded = path.read_bytes()
+        encoded = read_image_file(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged EXIF blocks
             return _decode(encoded)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ import tensorflow as tf
 
 from tl_toolkit.catalog.records import RGB
 from tl_toolkit.errors import DataError, Problem
-from tl_toolkit.images.bands import as_channels, decode_file, describe_decoder
+from tl_toolkit.images.bands import DECODING, as_channels, decode_file, describe_decoder
 from tl_toolkit.images.convert import CONVERTED, convert_to_png
 from tl_toolkit.images.decoder import explain
 from tl_toolkit.images.folds import assign_folds
@@ -34,10 +33,10 @@ from tl_toolkit.sources.listing import (
     MAX_NAMED,
     Listing,
     SourceFile,
-    count_threads,
     name_some,
 )
 from tl_toolkit.sources.members import INSIDE
+from tl_toolkit.sources.objects import count_readers, read_image_file, stat_image
 
 __all__ = ["Inspection", "judge", "inspect_images", "ScanSettings", "scan", "scan_files"]
 
@@ -219,7 +218,7 @@ def inspect_images(
     cache_dir = cache_dir or default_cache_dir()
     verdicts, files = Verdicts(cache_dir, version), KnownFiles(cache_dir)
     inspections: list[Inspection] = []
-    pool = ThreadPoolExecutor(count_threads())
+    pool = ThreadPoolExecutor(count_readers(paths))
     try:
         for inspection in pool.map(
             lambda path: _inspect(path, verdicts, files, convert_dir, keep, channels), paths
@@ -249,7 +248,7 @@ def _inspect(
         pixels = as_channels(load_builtin_image(path), channels)
         return Inspection(path, hashlib.sha256(pixels.tobytes()).hexdigest(), "good", "")
     try:
-        stat = os.stat(path)
+        stat = stat_image(path)
         if not S_ISREG(stat.st_mode):  # a pipe would be waited for, a device has no end
             return Inspection(path, "", "broken", "no regular file")
         sha256 = files.get(path, stat)
@@ -258,8 +257,7 @@ def _inspect(
             return Inspection(path, sha256, *known)
         if stat.st_size > MAX_BYTES:
             return Inspection(path, "", "broken", f"a file of more than {MAX_BYTES >> 20} MiB")
-        with open(path, "rb") as file:
-            encoded = file.read()
+        encoded = read_image_file(path)
     except OSError as error:
         return Inspection(path, "", "broken", f"cannot be read: {error.strerror or error}")
     sha256 = hashlib.sha256(encoded).hexdigest()
@@ -285,13 +283,13 @@ def judge(
         keep: Receives the pixels of a good image.
     """
     try:
-        pixels = decode_file(encoded, channels)
+        with DECODING:
+            pixels = decode_file(encoded, channels)
+            if keep is not None:
+                keep(pixels)
+        return "good", ""
     except tf.errors.InvalidArgumentError as error:
         reason = explain(error)
-    else:
-        if keep is not None:
-            keep(pixels)
-        return "good", ""
     if channels not in CONVERTED:
         return "broken", reason
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import stat
 import warnings
 
 from PIL import Image
@@ -12,6 +12,7 @@ from tl_toolkit.images.upright import turn_by_exif
 from tl_toolkit.printing.page import encode_picture
 from tl_toolkit.sources.builtin import BUILTIN, load_builtin_image
 from tl_toolkit.sources.listing import PILLOW_FORMATS
+from tl_toolkit.sources.objects import open_image, stat_image
 
 __all__ = ["make_thumbnail", "open_small"]
 
@@ -40,14 +41,14 @@ def open_small(path: str, side: int) -> Image.Image:
         side: As in `make_thumbnail`.
 
     Raises:
-        ValueError: It is no file. Pillow raises more, of damaged ones.
+        ValueError: It is no file. Pillow raises more, of damaged ones, and OSError of missing ones.
     """
     if path.startswith(BUILTIN):
         image = Image.fromarray(load_builtin_image(path))
         return image.resize((side, side), Image.Resampling.NEAREST)
-    if not os.path.isfile(path):
+    if not stat.S_ISREG(stat_image(path).st_mode):
         raise ValueError(path)
-    with Image.open(path, formats=PILLOW_FORMATS) as image:
+    with open_image(path) as file, Image.open(file, formats=PILLOW_FORMATS) as image:
         image.draft(image.mode, (side, side))
         upright = as_rgb(turn_by_exif(image))
     upright.thumbnail((side, side))

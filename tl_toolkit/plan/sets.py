@@ -13,12 +13,14 @@ from tl_toolkit.plan.network import resolve_head
 from tl_toolkit.plan.resizing import choose_channels
 from tl_toolkit.plan.starter_lines import SPLIT_NAMES, find_splits
 from tl_toolkit.plan.tasks import plan_task
+from tl_toolkit.recipe.remote import name_object
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.sources.builtin import BUILTIN
 from tl_toolkit.sources.class_folders import prefers_folders
 from tl_toolkit.sources.folders import list_below, read_folders
 from tl_toolkit.sources.image_folders import find_metadata
 from tl_toolkit.sources.listing import Ignored, Links, Listing, SourceFile, suffixes_of
+from tl_toolkit.sources.objects import common_folder, name_listed
 from tl_toolkit.sources.table_rows import INSIDE
 from tl_toolkit.sources.tables import is_table, read_header, read_table
 
@@ -138,8 +140,9 @@ def list_folder(folder: Path, *, links: Links = "refuse") -> ImageSet:
         tuple(sorted(classes)), tuple(files), ignored=tuple(ignored),
         stratify=_LABEL if classes else "",
     )  # fmt: skip
-    root = os.path.abspath(folder)
-    return ImageSet(str(folder), root, listing, channels=channels, note=note)
+    root = name_object(os.path.abspath(folder))
+    source = name_object(str(folder))
+    return ImageSet(source, root, name_listed(listing), channels=channels, note=note)
 
 
 def list_table(
@@ -185,5 +188,4 @@ def _find_channels(source: Path) -> tuple[int, str]:
 def _find_root(paths: Sequence[str]) -> str:
     """Returns the folder that all files are below."""
     files = (path.removeprefix(INSIDE) for path in paths if not path.startswith(BUILTIN))
-    folders = {os.path.dirname(path) for path in files}
-    return os.path.commonpath(folders) if folders else ""
+    return common_folder(files)

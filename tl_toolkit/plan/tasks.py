@@ -11,10 +11,12 @@ from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.catalog.records import RGB
 from tl_toolkit.catalog.taps import units_read
 from tl_toolkit.errors import Problem
+from tl_toolkit.recipe.remote import name_objects
 from tl_toolkit.recipe.schema import Data, Head, Recipe
 from tl_toolkit.recipe.tree import FieldPath
 from tl_toolkit.sources.exclusions import exclude_files
 from tl_toolkit.sources.listing import FieldProblem, Listing, name_some, suffixes_of
+from tl_toolkit.sources.objects import name_listed
 from tl_toolkit.sources.survey import Splits
 
 __all__ = ["Proposal", "Survey", "TaskPlanning", "plan_task", "splits_of"]
@@ -179,6 +181,8 @@ class TaskPlanning:
             listing: The files.
             problems: Their problems.
         """
+        listing = name_listed(listing)
+        problems = [(field, _name_addresses(problem)) for field, problem in problems]
         if self.data.exclude is not None:
             listing, wrong = exclude_files(listing, self.data.exclude)
             problems = [*problems, *wrong]
@@ -191,6 +195,13 @@ class TaskPlanning:
             for split, by_class in listing.count().items():
                 counted[split] = {name or self.counted_as: by_class[name] for name in by_class}
         return Survey(listing.classes, counted, problems, lambda: listing)
+
+
+def _name_addresses(problem: Problem) -> Problem:
+    """Returns a problem of a folder that stands for an address, in terms of that."""
+    return replace(
+        problem, what=name_objects(problem.what), expected=name_objects(problem.expected)
+    )
 
 
 def _name_table(field: str, problem: Problem) -> FieldProblem:

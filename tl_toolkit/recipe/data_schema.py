@@ -85,7 +85,7 @@ class Data(Section):
         description="Folder of training images, one folder per class inside; for a dense "
         "task (an output per pixel), a folder of images and one of masks, or for masks of classes "
         "a file of annotations of COCO (.json). The address of a folder on an object store, as "
-        "s3://BUCKET/FOLDER, is mirrored into the cache.",
+        "s3://BUCKET/FOLDER, works too: its images are read when they are needed.",
         examples=["data/flowers/train", "s3://photos/flowers/train"],
     )
     csv: LocalPath | None = Field(
@@ -408,13 +408,6 @@ class Augment(Section):
     )
 
 
-def _as_location(value: object) -> object:
-    if isinstance(value, str) and "://" in value:
-        expected = f"expected a folder, got {value!r}: features are mapped into memory from files"
-        raise in_words(expected, hint="a folder that all hosts mount, as /shared/features")
-    return value
-
-
 class Features(Section):
     """Whether and how outputs of the frozen part of the network are kept for later use."""
 
@@ -445,11 +438,12 @@ class Features(Section):
         description="Size of the whole store in GB (10^9 bytes); what was not used for longest "
         "makes room.",
     )
-    location: Annotated[LocalPath, BeforeValidator(_as_location)] | None = Field(
+    location: Folder | None = Field(
         default=None,
         description="Folder of the store, by default `features` in the user's cache. Hosts that "
-        "mount one folder share what they compute.",
-        examples=["/shared/features"],
+        "mount one folder share what they compute; so do those that name one address on an object "
+        "store, of which each has copies in its cache, within max_gb.",
+        examples=["/shared/features", "s3://photos/features"],
     )
     part: Annotated[int, Field(ge=1)] = Field(
         default=8192,

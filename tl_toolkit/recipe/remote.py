@@ -1,7 +1,8 @@
-"""Addresses of folders on object stores, and the folder of this machine that mirrors each."""
+"""Addresses of folders on object stores, and the folder of this machine that lists each."""
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
@@ -14,6 +15,8 @@ __all__ = [
     "hide_credentials",
     "is_address",
     "mirror_of",
+    "name_object",
+    "name_objects",
 ]
 
 _SCHEMES = ("s3", "gs", "gcs", "abfs", "az", "file", "memory")
@@ -63,7 +66,7 @@ def hide_credentials(text: str) -> str:
 
 
 def mirror_of(address: str) -> Path:
-    """Returns the folder that mirrors a folder on an object store; its name is the address.
+    """Returns the folder that lists a folder on an object store; its name is the address.
 
     Args:
         address: Without a fault.
@@ -72,12 +75,35 @@ def mirror_of(address: str) -> Path:
 
 
 def find_address(path: Path) -> str:
-    """Returns the address that a folder mirrors, "" if it is no mirror.
+    """Returns the address that a folder lists, "" if it lists none.
 
     Args:
         path: Any path.
     """
     return unquote(path.name) if path.parent == _mirrors() else ""
+
+
+def name_object(path: str) -> str:
+    """Returns the address of the object that a file of this machine stands for; else the path.
+
+    Args:
+        path: Any path.
+    """
+    root = f"{_mirrors()}{os.sep}"
+    if not path.startswith(root):
+        return path
+    folder, slash, name = path[len(root) :].partition(os.sep)
+    return f"{unquote(folder)}{slash}{name}"
+
+
+def name_objects(text: str) -> str:
+    """Returns a text with addresses in the place of paths that stand for them.
+
+    Args:
+        text: A message.
+    """
+    place = rf"{re.escape(str(_mirrors()))}{re.escape(os.sep)}([\w.%+~-]+)"
+    return re.sub(place, lambda match: unquote(match[1]), text)
 
 
 def _mirrors() -> Path:

@@ -13,6 +13,7 @@ import numpy as np
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.thumbnails import make_thumbnail
 from tl_toolkit.reports.sections import Gallery, Text, Tile
+from tl_toolkit.sources.objects import common_folder
 
 __all__ = ["MOST_SHOWN", "SIDE", "RunFacts"]
 
@@ -126,11 +127,8 @@ class RunFacts:
         Args:
             path: One of them.
         """
-        return os.path.relpath(path, self._folder) if self._folder else path
+        return path.removeprefix(os.path.join(self._folder, ""))
 
     @cached_property
     def _folder(self) -> str:
-        folders = {os.path.dirname(example.path) for example in self.manifest.examples}
-        if not folders or not all(map(os.path.isabs, folders)):  # built-in images
-            return ""
-        return os.path.commonpath(folders)
+        return common_folder(example.path for example in self.manifest.examples)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tl_toolkit.catalog.records import RGB
 from tl_toolkit.sources.listing import suffix_of
+from tl_toolkit.sources.objects import open_image
 
 __all__ = ["find_channels", "read_shape"]
 
@@ -34,7 +35,7 @@ def read_shape(path: Path) -> tuple[int, int, int] | None:
         path: The file.
     """
     try:
-        with open(path, "rb") as file:
+        with open_image(path) as file:
             head = file.read(_HEAD_BYTES)
             if head.startswith(_NPY):
                 found = _SHAPE.search(head)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.sources.folders import describe_unreadable
 from tl_toolkit.sources.listing import Excluded, FieldProblem, Listing, name_some
+from tl_toolkit.sources.objects import is_object
 from tl_toolkit.sources.table_rows import INSIDE
 
 __all__ = ["exclude_files", "read_exclusions"]
@@ -39,7 +40,11 @@ def read_exclusions(path: Path) -> dict[str, str]:
             rows = [(row["path"] or "", row.get("reason") or "") for row in reader]
     except (OSError, csv.Error) as error:
         raise DataError(describe_unreadable(place, "data.exclude", _EXPECTED, error)) from error
-    return {os.path.normpath(place.parent / name): reason for name, reason in rows if name}
+    return {_find_place(place.parent, name): reason for name, reason in rows if name}
+
+
+def _find_place(folder: Path, name: str) -> str:
+    return name if is_object(name) else os.path.normpath(folder / name)
 
 
 def exclude_files(listing: Listing, table: Path) -> tuple[Listing, list[FieldProblem]]:
@@ -57,7 +62,7 @@ def exclude_files(listing: Listing, table: Path) -> tuple[Listing, list[FieldPro
     except DataError as error:
         return listing, [("exclude", problem) for problem in error.problems]
     kept = tuple(file for file in listing.files if file.path.removeprefix(INSIDE) not in reasons)
-    missing = _find_missing(reasons)
+    missing = _find_missing(reasons, {file.path for file in listing.files})
     if reasons and len(missing) == len(reasons):
         what = f"{str(table)!r} names no file that exists, as {missing[0]!r}"
         expected = "Paths in it are relative to its folder."
@@ -66,9 +71,11 @@ def exclude_files(listing: Listing, table: Path) -> tuple[Listing, list[FieldPro
     return replace(listing, files=kept, excluded=excluded), []
 
 
-def _find_missing(reasons: Mapping[str, str]) -> list[str]:
+def _find_missing(reasons: Mapping[str, str], listed: Set[str]) -> list[str]:
     return [
-        path for path in reasons if not os.path.exists(path) and not os.path.exists(_file_of(path))
+        path
+        for path in reasons
+        if path not in listed and not os.path.exists(path) and not os.path.exists(_file_of(path))
     ]
 
 

@@ -11,6 +11,8 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+from tl_toolkit.recipe.remote import is_address
+
 __all__ = ["DATABASE", "CacheTable", "KnownFiles", "encode_path"]
 
 DATABASE = "images-1.sqlite"
@@ -195,9 +197,9 @@ def encode_path(path: str) -> bytes:
     """Returns an absolute path as bytes: SQLite's text holds no names that are not UTF-8.
 
     Args:
-        path: The path.
+        path: The path, or the address of an object, which is absolute.
     """
-    return os.fsencode(os.path.abspath(path))
+    return os.fsencode(path if is_address(path) else os.path.abspath(path))
 
 
 def _describe(stat: os.stat_result) -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tl_toolkit.errors import Problem
-from tl_toolkit.runs.files import default_cache_dir, hash_file
+from tl_toolkit.runs.files import default_cache_dir
 from tl_toolkit.sources.known_files import KnownFiles
 from tl_toolkit.sources.listing import SourceFile
+from tl_toolkit.sources.objects import hash_image, stat_image
 
 __all__ = ["Leak", "describe_leaks", "find_leaks", "refuse_leaks", "split_of"]
 
@@ -82,7 +83,7 @@ def find_leaks(files: Sequence[SourceFile], *, cache_dir: Path | None = None) ->
     by_size: dict[int, list[tuple[SourceFile, os.stat_result]]] = {}
     for file in files:
         try:
-            status = os.stat(file.path)
+            status = stat_image(file.path)
         except OSError:
             continue
         if status.st_size:  # empty files are no images, whatever else
@@ -117,7 +118,7 @@ def _hash(path: str, status: os.stat_result, known: KnownFiles) -> str:
     digest = known.get(path, status)
     if digest is None:
         try:
-            digest = hash_file(Path(path))
+            digest = hash_image(path)
         except OSError:
             return ""
         known.add(path, status, digest)

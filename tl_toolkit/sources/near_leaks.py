@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from tl_toolkit.runs.files import default_cache_dir
 from tl_toolkit.sources.known_files import CacheTable, KnownFiles, encode_path
 from tl_toolkit.sources.leaks import Leak, split_of
 from tl_toolkit.sources.listing import SourceFile
+from tl_toolkit.sources.objects import stat_image
 
 __all__ = ["NearPairs", "find_known_near"]
 
@@ -104,6 +104,6 @@ def _group(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 def _is_same(path: str, sha256: str, known: KnownFiles) -> bool:
     try:
-        return known.get(path, os.stat(path)) == sha256
+        return known.get(path, stat_image(path)) == sha256
     except OSError:
         return False

@@ -12,6 +12,7 @@ from PIL import Image
 from tl_toolkit.catalog.records import RGB
 from tl_toolkit.sources.arrays import read_shape
 from tl_toolkit.sources.listing import PILLOW_FORMATS
+from tl_toolkit.sources.objects import open_image
 
 __all__ = ["Proportions", "measure_proportions"]
 
@@ -63,7 +64,11 @@ def _measure(path: Path) -> float | None:
     if shape is not None and shape[2] != RGB and min(shape) > 0:
         return shape[1] / shape[0]
     try:
-        with warnings.catch_warnings(), Image.open(path, formats=PILLOW_FORMATS) as image:
+        with (
+            warnings.catch_warnings(),
+            open_image(path) as file,
+            Image.open(file, formats=PILLOW_FORMATS) as image,
+        ):
             warnings.simplefilter("ignore")  # of damaged EXIF, and of bombs, whose pixels stay shut
             width, height = image.size
             is_sideways = image.getexif().get(_ORIENTATION) in _SIDEWAYS

@@ -29,6 +29,7 @@ from tl_toolkit.sources.listing import (
     is_lost,
     name_some,
 )
+from tl_toolkit.sources.objects import ObjectPath, as_path, list_object_images
 from tl_toolkit.sources.tables import check_classes_of_table, read_table
 
 __all__ = [
@@ -241,7 +242,9 @@ def list_images(
     Raises:
         DataError: There is no such file or folder, or no image in it.
     """
-    place = Path(path)
+    place = as_path(path)
+    if isinstance(place, ObjectPath):
+        return list_object_images(place, suffixes)
     if not place.is_dir():
         if not place.exists():
             expected = "An image or a folder of images is needed"

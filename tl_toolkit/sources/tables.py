@@ -23,6 +23,7 @@ from tl_toolkit.sources.listing import (
     normalize,
 )
 from tl_toolkit.sources.members import find_member
+from tl_toolkit.sources.objects import find_missing_objects, is_object
 from tl_toolkit.sources.outside import OutsideCheck
 from tl_toolkit.sources.table_rows import INSIDE, SPLIT_WORDS, RawRow, TableReader
 
@@ -359,18 +360,20 @@ def _find_misnamed_split(header: Sequence[str], rows: Sequence[Mapping[str, str 
 def _as_row(row: RawRow, root: Path, columns: Sequence[str]) -> _Row:
     path, split = ((row.cells.get(name) or "").strip() for name in NOT_TARGETS)
     targets = tuple(normalize((row.cells.get(name) or "").strip()) for name in columns)
-    full = _find_file(os.path.normpath(row.file.parent / path)) if path else ""
-    full = row.member or full
+    full = row.member or _find_file(row.file.parent, path)
     file = SourceFile(full, SPLIT_WORDS.get(split.lower()), targets)
     place = f"{os.path.relpath(row.file, root)}:{row.line}"
     return _Row(place, row.line, file, split, row.file)
 
 
-def _find_file(path: str) -> str:
+def _find_file(folder: Path, name: str) -> str:
     """Returns the path as the disk spells it: a Mac decomposes letters, and a table may not.
 
-    Of `shop.parquet#12` it is the path of the image that lies in that file.
+    Of `shop.parquet#12` it is the path of the image that lies in that file; an address stays.
     """
+    if not name or is_object(name):
+        return name
+    path = os.path.normpath(folder / name)
     if member := find_member(path):
         return member
     if path.isascii() or os.path.exists(path):
@@ -388,7 +391,11 @@ def _check_rows(
     checks = {table: OutsideCheck(table.parent) for table in {row.table for row in rows}}
     faults: list[str] = []
     outside: list[str] = []
+    missing = find_missing_objects([row.file.path for row in rows])
     for row in rows:
+        if fault := missing.get(row.file.path):
+            faults.append(f"{row.place}: {fault}")
+            continue
         faults += [f"{row.place}: {words}" for words in _check_row(row, columns, refuse)]
         named = row.file.path.removeprefix(INSIDE)
         place = named.rpartition("#")[0] if named != row.file.path else named
@@ -413,13 +420,17 @@ def _check_rows(
 def _check_row(row: _Row, columns: Sequence[str], refuse: Refusal) -> Iterator[str]:
     if not row.file.path:
         yield "no path"
-    elif not row.file.path.startswith(INSIDE) and not os.path.isfile(row.file.path):
+    elif not row.file.path.startswith(INSIDE) and not _is_file(row.file.path):
         yield f"no file {row.file.path!r}"
     for column, value in zip(columns, row.file.targets, strict=True):
         if words := refuse(column, value):
             yield words
     if row.split and row.file.split is None:
         yield f"split {row.split!r}; expected train, validation, test or nothing"
+
+
+def _is_file(path: str) -> bool:
+    return is_object(path) or os.path.isfile(path)
 
 
 def check_classes_of_table(

@@ -14,7 +14,8 @@ from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.images.bands import read_size
 from tl_toolkit.images.geometry import Resize
 from tl_toolkit.images.manifest import Example, Manifest
-from tl_toolkit.sources.listing import MAX_NAMED, count_threads
+from tl_toolkit.sources.listing import MAX_NAMED
+from tl_toolkit.sources.objects import count_readers
 from tl_toolkit.tasks.dense.resizing import Size, resize_target
 from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.dense.targets import TargetReader, hash_target
@@ -103,7 +104,8 @@ def inspect_targets(
             held.update(groups - {IGNORE})
         return example, None
 
-    with ThreadPoolExecutor(count_threads()) as pool:
+    readers = count_readers(example.path for example in manifest.examples)
+    with ThreadPoolExecutor(readers) as pool:
         inspected = list(pool.map(inspect, manifest.examples))
     faults = [fault for _, fault in inspected if fault is not None]
     if faults:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from tl_toolkit.images.upright import turn_by_exif
 from tl_toolkit.sources.listing import MAX_BYTES, MAX_PIXELS
+from tl_toolkit.sources.objects import open_image
 
 __all__ = ["read_png", "scale_from_8_bits", "scale_to_unit"]
 
@@ -31,7 +32,7 @@ def read_png(path: str) -> np.ndarray:
         OSError: It cannot be read, or is damaged.
         ValueError: It is no PNG file, has more than MAX_PIXELS, or is not stored upright.
     """
-    with open(path, "rb") as file:
+    with open_image(path) as file:
         encoded = file.read(MAX_BYTES)
     if not encoded.startswith(_START) or encoded[12:16] != b"IHDR" or len(encoded) < 33:
         raise ValueError(f"{_name_kind(path)}, not a PNG file")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,9 +11,8 @@ import numpy as np
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.images.geometry import Resize
 from tl_toolkit.images.manifest import Example
-from tl_toolkit.runs.files import hash_file
 from tl_toolkit.sources.coco import COCO, hash_annotations
-from tl_toolkit.sources.listing import count_threads
+from tl_toolkit.sources.objects import count_readers, hash_image
 from tl_toolkit.tasks.dense.resizing import Size, resize_target
 from tl_toolkit.tasks.dense.spec import IGNORE
 
@@ -103,7 +101,7 @@ def hash_target(path: str) -> str:
         OSError: It cannot be read.
         DataError: Annotations cannot be read.
     """
-    return hash_annotations(path) if path.startswith(COCO) else hash_file(Path(path))
+    return hash_annotations(path) if path.startswith(COCO) else hash_image(path)
 
 
 class Targets:
@@ -191,7 +189,8 @@ class Targets:
             DataError: As in `whole`.
         """
         if self._counts is None:
-            with ThreadPoolExecutor(count_threads()) as pool:
+            readers = count_readers(example.targets[0] for example in self._examples)
+            with ThreadPoolExecutor(readers) as pool:
                 counts = sum(
                     pool.map(self._count_image, range(len(self))),
                     start=np.zeros(IGNORE + 1, np.int64),

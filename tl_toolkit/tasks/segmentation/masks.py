@@ -12,6 +12,7 @@ from PIL import Image
 from tl_toolkit.images.upright import turn_by_exif
 from tl_toolkit.sources.coco import COCO
 from tl_toolkit.sources.listing import PILLOW_FORMATS
+from tl_toolkit.sources.objects import open_image
 from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.dense.targets import UnknownValues
 from tl_toolkit.tasks.segmentation.regions import sample_mask
@@ -111,7 +112,7 @@ def _read_pixels(path: str, *, as_rgb: bool) -> np.ndarray:
     It is turned upright by its own EXIF block, as its image is.
     """
     try:
-        with Image.open(path, formats=PILLOW_FORMATS) as image:
+        with open_image(path) as file, Image.open(file, formats=PILLOW_FORMATS) as image:
             image.load()
             if as_rgb and image.mode.split(";")[0] in ("I", "F"):
                 raise ValueError(f"numbers of the kind {image.mode!r}, not colours of 8 bits")

@@ -1,0 +1,161 @@
+"""A feature store on an object store: hosts share it, and read the values of one process."""
+
+import fsspec
+import pytest
+
+import tl_toolkit as tl
+from tests.conftest import draw_class_folders
+from tests.features.test_features import recipe_of
+from tests.features.test_parts import values_of
+from tl_toolkit.errors import DataError, RecipeError
+from tl_toolkit.features.shared import SharedShards
+from tl_toolkit.recipe.remote import mirror_of
+from tl_toolkit.sources import stores
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return draw_class_folders(tmp_path_factory.mktemp("photos") / "all", count=9)
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """A store in memory, its address and a function that makes this process another host."""
+    monkeypatch.setattr(stores, "_PAUSE_SECONDS", 0.0)
+    system = fsspec.filesystem("memory")
+    address = f"memory://{tmp_path.name}/features"
+
+    def become(host):
+        monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path / host))
+
+    become("first")
+    yield system, f"/{tmp_path.name}/features", address, become
+    monkeypatch.undo()
+    if system.exists(f"/{tmp_path.name}"):
+        system.rm(f"/{tmp_path.name}", recursive=True)
+
+
+def fill(photos, location, part=4, **features):
+    """Returns how many images were computed."""
+    computed = []
+    tl.fill_features(
+        recipe_of(photos),
+        overrides={
+            "features.location": location,
+            "features.store": "always",
+            "features.part": part,
+            **{f"features.{name}": value for name, value in features.items()},
+        },
+        progress=lambda event: (
+            computed.append(event.done) if event.kind == "features_computed" else None
+        ),
+    )
+    return max(computed, default=0)
+
+
+def test_a_second_host_reads_what_the_first_one_computed(photos, store, tmp_path):
+    system, root, address, become = store
+    assert fill(photos, tmp_path / "alone") == 27
+    assert fill(photos, address) == 27
+
+    become("second")
+
+    assert fill(photos, address) == 0
+    assert values_of(mirror_of(address)) == values_of(tmp_path / "alone")
+
+
+def test_what_a_killed_writer_left_is_no_shard_and_is_computed(photos, store, tmp_path):
+    system, root, address, become = store
+    fill(photos, address)
+    whole = sorted(system.glob(f"{root}/*/*/whole.json"))
+    kept = system.cat(whole[0])
+    system.rm(whole[0])
+    torn = next(path for path in system.ls(whole[1].rpartition("/")[0], detail=False)
+                if path.endswith("0.npy"))  # fmt: skip
+    system.pipe(torn, system.cat(torn)[:-1])
+
+    become("second")
+    computed = fill(photos, address)
+
+    assert 0 < computed < 27
+    assert values_of(mirror_of(address)).keys()
+    become("first")
+    assert fill(photos, address) == 0
+    assert system.cat(whole[0]) == kept  # this host still had it
+    first = values_of_all(mirror_of(address))
+    become("second")
+    assert values_of_all(mirror_of(address)) == first
+
+
+def values_of_all(root):
+    """The features of each image at each key, where several shards may hold an image."""
+    import numpy as np
+
+    from tl_toolkit.features.shards import map_shard, read_images
+    from tl_toolkit.features.store import FeatureCache
+
+    values = {}
+    for shard in FeatureCache(root).shards():
+        for image, *tensors in zip(read_images(shard.path), *map_shard(shard.path), strict=True):
+            content = [np.asarray(tensor).tobytes() for tensor in tensors]
+            assert values.setdefault((shard.path.parent.name, image), content) == content
+    return values
+
+
+def test_the_description_is_sent_last(photos, store, tmp_path, monkeypatch):
+    system, root, address, become = store
+    sent, put_file = [], type(system).put_file
+
+    def put(self, place, path, **options):
+        sent.append(path)
+        return put_file(self, place, path, **options)
+
+    monkeypatch.setattr(type(system), "put_file", put)
+    fill(photos, address)
+
+    for shard in {path.rpartition("/")[0] for path in sent}:
+        names = [path.rpartition("/")[2] for path in sent if path.startswith(f"{shard}/")]
+        assert names[-1] == "whole.json" and names.count("whole.json") == 1
+
+
+def test_a_store_that_cannot_be_written_is_named(photos, store, monkeypatch):
+    system, root, address, become = store
+
+    def refuse(*arguments, **options):
+        raise PermissionError("403")
+
+    monkeypatch.setattr(type(system), "put_file", refuse)
+
+    with pytest.raises(DataError, match=f"features.location: {address}/.*cannot be written"):
+        fill(photos, address)
+
+
+def test_copies_stay_within_the_budget(photos, store):
+    system, root, address, become = store
+    fill(photos, address)
+    become("second")
+
+    with pytest.raises(RecipeError, match=r"do not fit into features\.max_gb"):
+        fill(photos, address, max_gb=1e-9)
+    assert not values_of(mirror_of(address))
+
+
+def test_shards_without_a_wanted_image_are_not_copied(photos, store, tmp_path):
+    system, root, address, become = store
+    fill(photos, address)
+    key, *_ = system.ls(root, detail=False)
+    folder = tmp_path / "third"
+
+    SharedShards(f"{address}/{key.rpartition('/')[2]}", folder, lambda size: True).pull([b"x" * 32])
+
+    assert not folder.exists() or not list(folder.iterdir())
+
+
+def test_offline_the_copies_of_this_host_are_all(photos, store, monkeypatch):
+    system, root, address, become = store
+    fill(photos, address)
+    system.rm(root, recursive=True)
+    monkeypatch.setenv("TL_TOOLKIT_OFFLINE", "1")
+
+    assert fill(photos, address) == 0
+    assert not system.exists(root)

@@ -1,0 +1,156 @@
+"""The protocol of S3 over HTTP, spoken by a server on loopback: data, files, and no secret left."""
+
+import json
+import os
+
+import pytest
+
+from tests.command import tltool
+from tests.conftest import draw_class_folders
+from tl_toolkit.sources import objects, stores
+
+s3fs = pytest.importorskip(
+    "s3fs", reason='takes pip install s3fs "moto[server]", whose pins differ from constraints.txt'
+)
+moto = pytest.importorskip("moto.server", reason='takes pip install "moto[server]"')
+pytestmark = pytest.mark.slow
+
+ID, SECRET, TOKEN = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI-K7MDENG-EXAMPLEKEY", "TOKEN-of-a-session"
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A bucket of images on a server of this process, known by the environment alone."""
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    for name, value in {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": ID,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_SESSION_TOKEN": TOKEN,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "TL_TOOLKIT_CACHE": str(tmp_path / "cache"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(stores, "_systems", {})
+    monkeypatch.setattr(objects, "_facts", {})
+    draw_class_folders(tmp_path / "photos", classes=("ants", "bees"), count=5)
+    s3fs.S3FileSystem.clear_instance_cache()  # with the endpoint of an earlier test
+    system = s3fs.S3FileSystem(skip_instance_cache=True)
+    system.makedirs("flowers", exist_ok=True)  # the servers of a process share what they hold
+    system.put(str(tmp_path / "photos"), "flowers/photos", recursive=True)
+    yield system
+    server.stop()
+
+
+def write_recipe(place, source):
+    place.write_text(
+        f"version: 1\nname: s3\ndata: {{train: '{source}', image_size: 32, batch_size: 4}}\n"
+        "model: {base: lenet5, weights: random}\nphases: [{name: head, epochs: 2}]\n"
+    )
+    return str(place)
+
+
+def call(*arguments, folder, code=0):
+    result = tltool(*arguments, cwd=folder, code=code)
+    for text in (result.stdout, result.stderr):
+        assert_no_secret(text.encode())
+    return result
+
+
+def assert_no_secret(content):
+    for secret in (ID, SECRET, TOKEN):
+        assert secret.encode() not in content
+
+
+def list_files(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_a_run_on_a_bucket_equals_one_on_files_and_holds_no_secret(server, tmp_path):
+    local = write_recipe(tmp_path / "local.yaml", tmp_path / "photos")
+    remote = write_recipe(tmp_path / "remote.yaml", "s3://flowers/photos")
+    call("validate", remote, folder=tmp_path)
+    call("finetune", local, "--out", tmp_path / "local", folder=tmp_path)
+    call("finetune", remote, "--out", tmp_path / "remote", folder=tmp_path)
+
+    for name in ("manifest.csv", "predictions.csv"):
+        rows = (tmp_path / "remote" / name).read_text().replace(
+            "s3://flowers/photos", str(tmp_path / "photos")
+        )  # fmt: skip
+        assert rows == (tmp_path / "local" / name).read_text()
+    metrics = [
+        json.loads((tmp_path / name / "metrics.json").read_text())["validation"]
+        for name in ("local", "remote")
+    ]
+    assert metrics[0] == metrics[1]
+    for path in (*list_files(tmp_path / "remote"), *list_files(tmp_path / "cache")):
+        assert_no_secret(path.read_bytes())
+
+
+def test_objects_are_predicted_listed_and_checked(server, tmp_path):
+    recipe = write_recipe(tmp_path / "remote.yaml", "s3://flowers/photos")
+    run = tmp_path / "run"
+    call("finetune", recipe, "export=false", "report=false", "--out", run, folder=tmp_path)
+    (tmp_path / "list.txt").write_text("s3://flowers/photos/ants/0.jpg\ns3://flowers/no.jpg\n")
+
+    def predict(*arguments, code=0):
+        return call("predict", run, *arguments, folder=tmp_path, code=code).stdout
+
+    one = predict("s3://flowers/photos/ants/0.jpg", "--format", "csv")
+    below = predict("s3://flowers/photos/bees", "--format", "csv")
+    predict("--list", tmp_path / "list.txt", "--out", tmp_path / "rows", code=3)
+    report = call("data", "check", "s3://flowers/photos", "--json", folder=tmp_path).stdout
+
+    assert one.count("s3://flowers/photos/ants/0.jpg,") == 1
+    assert below.count("s3://flowers/photos/bees/") == 5
+    table = pytest.importorskip("pyarrow.parquet").read_table(tmp_path / "rows").to_pylist()
+    assert [row["path"] for row in table] == [
+        "s3://flowers/photos/ants/0.jpg", "s3://flowers/no.jpg",
+    ]  # fmt: skip
+    assert table[0]["label"] and not table[0]["error"] and table[1]["error"]
+    found = json.loads(report)
+    assert found["source"] == "s3://flowers/photos" and found["images"] == 10
+
+
+def test_hosts_share_stored_features_through_a_bucket(server, tmp_path, monkeypatch):
+    recipe = write_recipe(tmp_path / "remote.yaml", "s3://flowers/photos")
+    place = f"features.location=s3://flowers/{tmp_path.name}/features"
+
+    def fill(host):
+        monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path / host))
+        monkeypatch.setattr(objects, "_facts", {})
+        done = call("cache", "fill", recipe, place, "features.store=always", folder=tmp_path)
+        shards = (tmp_path / host).glob("remote/*features/*/*/*.npy")
+        return done.stderr, {path.name: path.read_bytes() for path in shards}
+
+    first, values = fill("first")
+    second, copies = fill("second")
+
+    assert "ran once for 10 images" in first and "ran once" not in second
+    assert copies == values and values
+
+
+def test_wrong_credentials_and_buckets_are_named_without_the_secret(server, tmp_path, monkeypatch):
+    output = call(
+        "validate", write_recipe(tmp_path / "a.yaml", "s3://nobody/photos"), folder=tmp_path, code=3
+    ).stderr
+
+    assert "s3://nobody/photos" in output
+
+    monkeypatch.setattr(stores, "_systems", {})
+    monkeypatch.setattr(stores, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody listens there
+    s3fs.S3FileSystem.clear_instance_cache()
+    output = call(
+        "validate",
+        write_recipe(tmp_path / "b.yaml", "s3://flowers/photos"),
+        folder=tmp_path,
+        code=3,
+    ).stderr
+
+    assert "s3://flowers/photos" in output and "cannot be read" in output
+    assert os.environ["AWS_SECRET_ACCESS_KEY"] == SECRET

@@ -1,0 +1,243 @@
+"""Object stores through fsspec: connections, listings and whole objects; errors without secrets."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from tl_toolkit.errors import DataError, Problem
+from tl_toolkit.recipe.remote import hide_credentials
+
+__all__ = ["Facts", "copy_object", "fetch_object", "find_object", "list_objects", "put_object"]
+
+_TAGS = ("ETag", "etag", "md5Hash", "content_md5", "md5", "LastModified", "mtime", "created")
+_SECRET = re.compile(r"(?i)((?:key|secret|token|password|sig|signature)=)[^\s;&,'\"]+")
+_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
+_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotImplementedError)
+_TRIES = 3  # each of a library that has its own
+_PAUSE_SECONDS = 0.5  # before the second try, and twice as long before each later one
+
+_Result = TypeVar("_Result")
+
+
+class Facts(NamedTuple):
+    """What a store says of an object.
+
+    Attributes:
+        size: Its bytes.
+        tag: Changes with its content: an ETag, a digest or a time; "" where the store has none.
+    """
+
+    size: int
+    tag: str
+
+
+def list_objects(where: str, address: str, *, deep: bool = True) -> dict[str, Facts]:
+    """Returns the objects below an address by their path there, in their order.
+
+    A name is what somebody has given an object: what is hidden, or leads out of the folder, is no
+    file. Links and pipes of `file://` are left out.
+
+    Args:
+        where: Name of the address in messages.
+        address: A folder, or a single object, which has the path "".
+        deep: Also those in folders below it.
+
+    Raises:
+        DataError: It cannot be read, or what reads it is not installed.
+    """
+    system, root = _open(where, address)
+
+    def list_all() -> Mapping[str, Any]:
+        system.invalidate_cache()  # an earlier call in this process may have listed it
+        found: Mapping[str, Any] = system.find(root, maxdepth=None if deep else 1, detail=True)
+        return found
+
+    return dict(_choose(root, _try(where, list_all)))
+
+
+def find_object(address: str) -> Facts:
+    """Returns what a store says of one object.
+
+    Args:
+        address: The object.
+
+    Raises:
+        FileNotFoundError: There is none.
+        DataError: It cannot be read, or what reads it is not installed.
+    """
+    system, path = _open(address, address)
+
+    def find() -> dict[str, Any]:
+        system.invalidate_cache()
+        facts: dict[str, Any] = system.info(path)
+        return facts
+
+    try:
+        facts = _try(address, find, raising=FileNotFoundError)
+    except FileNotFoundError:
+        raise _missing(address) from None
+    if facts.get("type", "file") != "file":
+        raise _missing(address)
+    return _read_facts(facts)
+
+
+def fetch_object(address: str, size: int) -> bytes:
+    """Returns the bytes of an object, in one request that ends where they should.
+
+    Args:
+        address: The object.
+        size: Its bytes, as they were listed.
+
+    Raises:
+        FileNotFoundError: There is none.
+        DataError: It has another size by now, or cannot be read.
+    """
+    if size == 0:  # a range of nothing is an error
+        return b""
+    system, path = _open(address, address)
+    try:
+        encoded: bytes = _try(
+            address,
+            lambda: system.cat_file(path, start=0, end=size + 1),
+            raising=FileNotFoundError,
+        )
+    except FileNotFoundError:
+        raise _missing(address) from None
+    if len(encoded) != size:
+        more = "more than " if len(encoded) > size else ""
+        what = f"has {more}{min(len(encoded), size)} bytes, {size} were listed"
+        hint = "the same command again, which lists it anew"
+        raise DataError(Problem(address, what, "Images must not change while they are read.", hint))
+    return encoded
+
+
+def copy_object(address: str, place: Path) -> None:
+    """Copies an object to a file, which may be larger than memory.
+
+    Args:
+        address: The object.
+        place: The file; what a failure leaves of it is the caller's.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    system, path = _open(address, address)
+    _try(address, lambda: system.get_file(path, str(place)))
+
+
+def put_object(where: str, address: str, place: Path) -> None:
+    """Sends a file to a store, whole or not at all.
+
+    Args:
+        where: Name of the address in messages.
+        address: The object.
+        place: The file.
+
+    Raises:
+        DataError: It cannot be written.
+    """
+    system, path = _open(where, address)
+    _try(f"{where}: {address}", lambda: system.put_file(str(place), path), verb="written")
+
+
+def _choose(root: str, found: Mapping[str, Any]) -> Iterator[tuple[str, Facts]]:
+    for path, facts in sorted(found.items()):
+        if facts.get("type", "file") != "file":
+            continue
+        if str(path) == root:
+            yield "", _read_facts(facts)
+            continue
+        parts = str(path).removeprefix(f"{root}/").split("/")
+        if not str(path).startswith(f"{root}/"):
+            continue
+        if any(part.startswith(".") or part == "" or "\0" in part for part in parts):
+            continue
+        yield "/".join(parts), _read_facts(facts)
+
+
+def _read_facts(facts: Mapping[str, Any]) -> Facts:
+    tag = next((str(facts[name]) for name in _TAGS if facts.get(name)), "")
+    return Facts(int(facts["size"]), tag)
+
+
+_systems: dict[tuple[int, str], tuple[Any, str]] = {}
+_lock = threading.Lock()
+
+
+def _open(where: str, address: str) -> tuple[Any, str]:
+    """Returns the store of an address and its path there; one connection for all threads.
+
+    fsspec itself has one for each thread, whose first request begins anew.
+    """
+    scheme, _, rest = address.partition("://")
+    bucket, slash, name = rest.partition("/")
+    key = (os.getpid(), f"{scheme}://{bucket}")
+    with _lock:
+        if key not in _systems:
+            _systems[key] = _connect(where, key[1] or address)
+        system, root = _systems[key]
+    return system, f"{root}/{name}".rstrip("/") if slash else root
+
+
+def _connect(where: str, address: str) -> tuple[Any, str]:
+    try:
+        import fsspec
+    except ModuleNotFoundError as error:
+        hint = 'pip install "tl-toolkit[distributed]"'
+        raise DataError(Problem(where, "needs fsspec, which is not installed", "", hint)) from error
+    scheme, _, bucket = address.partition("://")
+    try:
+        system, root = fsspec.core.url_to_fs(address if bucket else f"{scheme}:///")
+    except ImportError as error:
+        package = _PACKAGES.get(scheme, "its package")
+        hint = 'pip install "tl-toolkit[s3]"' if scheme == "s3" else f"pip install {package}"
+        problem = Problem(where, f"needs {package}, which is not installed", "", hint)
+        raise DataError(problem) from error
+    except Exception as error:  # of any store's library
+        raise _describe(where, error) from None
+    return system, str(root).rstrip("/")
+
+
+def _try(
+    where: str,
+    call: Callable[[], _Result],
+    *,
+    raising: type[Exception] | tuple[type[Exception], ...] = (),
+    verb: str = "read",
+) -> _Result:
+    """Returns what a call returns, which is tried again after errors that may pass."""
+    for attempt in range(_TRIES):
+        try:
+            return call()
+        except raising:
+            raise
+        except _FINAL as error:
+            raise _describe(where, error, verb) from None
+        except Exception as error:  # of any store's library
+            if attempt == _TRIES - 1:
+                raise _describe(where, error, verb) from None
+            time.sleep(_PAUSE_SECONDS * 2**attempt)
+    raise AssertionError  # the loop returns or raises
+
+
+def _missing(address: str) -> FileNotFoundError:
+    return FileNotFoundError(2, "no such object", address)
+
+
+def _describe(where: str, error: Exception, verb: str = "read") -> DataError:
+    """Returns an error in words, without what may be a secret.
+
+    It is raised without its cause, whose text a traceback would show.
+    """
+    text = hide_credentials(str(error).splitlines()[0] if str(error) else "")
+    text = _SECRET.sub(r"\1...", text)
+    what = f"cannot be {verb}: {type(error).__name__}: {text}"
+    expected = "What was read before is known: the same command goes on, a run with --resume."
+    hint = "the connection, the credentials in the environment, and the name of bucket and folder"
+    return DataError(Problem(where, what, expected, hint))
