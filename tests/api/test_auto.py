@@ -13,7 +13,9 @@ from tests.conftest import ROOT, draw_class_folders
 from tests.pixels import draw_balls
 from tl_toolkit.api.auto_fitting import Fitting
 from tl_toolkit.api.auto_record import AutoRecord, FinishedRun
-from tl_toolkit.api.auto_steps import Automatic
+from tl_toolkit.api.auto_bases import AutoBases
+from tl_toolkit.api.auto_runs import AutoRuns
+from tl_toolkit.api.auto_work import AutoWork
 from tl_toolkit.api.rank_bases import RankedBase
 from tl_toolkit.errors import DataError, OutputError, Problem, RecipeError
 from tl_toolkit.events import Event, ignore
@@ -183,11 +185,11 @@ def test_a_folder_in_use_is_refused_and_so_is_another_question(stopped, finished
 
     refused = tltool(*words, cwd=tmp_path, code=2).stderr
     other = tltool(*words, "--resume", "--seed", "1", cwd=tmp_path, code=2).stderr
-    report = tltool("report", out, cwd=tmp_path, code=2).stderr
+    model = tltool("evaluate", out, cwd=tmp_path, code=2).stderr
 
     assert "--resume to resume it" in refused
     assert "was begun with another seed" in other
-    assert "tltool evaluate" in report and "models/head-vgg-tiny" in report
+    assert "tltool evaluate" in model and "models/head-vgg-tiny" in model
 
 
 def test_a_trial_that_would_leave_no_time_for_its_run_is_stopped():
@@ -242,92 +244,77 @@ def test_where_not_one_trial_fits_the_reason_has_its_seconds():
 
 
 @pytest.fixture
-def steps(tmp_path):
+def work(tmp_path):
     photos = draw_class_folders(tmp_path / "photos", count=4)
     first, _ = read_first(photos, task="", base="vgg_tiny", seed=0, overrides=CHANGES)
     record = AutoRecord({}, 1.0)
-    return Automatic(first, RunFolder(tmp_path), record, Budget(60, Clock()), ignore)
+    return AutoWork(first, RunFolder(tmp_path), record, Budget(60, Clock()), ignore)
 
 
 def base(name, probe, interval, operations):
     return RankedBase(name, name, {}, 10, operations, True, probe, interval)
 
 
-def test_the_base_that_is_tuned_is_the_cheapest_of_those_that_equal_the_best(steps):
+def test_the_base_that_is_tuned_is_the_cheapest_of_those_that_equal_the_best(work):
     plans = {name: (name, None) for name in ("best", "near", "worse", "small")}
-    steps.record.bases = [
+    work.record.bases = [
         base("best", 0.9, (0.85, 0.95), 300),
         base("near", 0.86, (0.8, 0.91), 200),
         base("worse", 0.7, (0.6, 0.8), 50),
     ]
 
-    assert steps._choose_base(plans, "small") == "near"
-    assert steps.record.why["base"] == (
+    assert AutoBases(work).choose(plans, "small") == "near"
+    assert work.record.why["base"] == (
         "base near is not to be told apart from best, and takes the fewest operations"
     )
-    steps.record.bases = steps.record.bases[::2]
-    assert steps._choose_base(plans, "small") == "best"
-    steps.record.bases = []
-    assert steps._choose_base(plans, "small") == "small"  # none was judged
+    work.record.bases = work.record.bases[::2]
+    assert AutoBases(work).choose(plans, "small") == "best"
+    work.record.bases = []
+    assert AutoBases(work).choose(plans, "small") == "small"  # none was judged
 
 
-def plan(steps, bases, limits=(None, None)):
-    steps._bases, steps._limits = bases, limits
-    return steps._plan()
+def plan(work, bases, limits=(None, None)):
+    return AutoBases(work, bases=bases, limits=limits).plan()
 
 
-def test_a_base_above_a_limit_is_not_used_though_it_is_the_only_one(steps):
-    assert list(plan(steps, ["vgg_tiny"], (7e6, 1e6))) == ["vgg_tiny"]
+def test_a_base_above_a_limit_is_not_used_though_it_is_the_only_one(work):
+    assert list(plan(work, ["vgg_tiny"], (7e6, 1e6))) == ["vgg_tiny"]
     with pytest.raises(RecipeError, match=r"takes 6,119,424 operations, more than was asked for"):
-        plan(steps, ["vgg_tiny"], (1, None))
+        plan(work, ["vgg_tiny"], (1, None))
     with pytest.raises(RecipeError, match="has more weights than was asked for"):
-        plan(steps, ["vgg_tiny"], (None, 1000))
+        plan(work, ["vgg_tiny"], (None, 1000))
 
 
-def test_a_step_that_fails_leaves_the_steps_after_it(steps):
+def test_a_step_that_fails_leaves_the_steps_after_it(work):
     def refuse():
         raise OutputError(Problem("runs", "the disk is full"))
 
     def exhaust():
         raise MemoryError
 
-    steps._attempt("ranking", refuse)
-    steps._attempt("search", exhaust)
+    work.attempt("ranking", refuse)
+    work.attempt("search", exhaust)
 
-    assert steps.record.why["ranking"].startswith("the ranking failed: runs")
-    assert steps.record.why["search"] == "the search failed: memory ran out"
+    assert work.record.why["ranking"].startswith("the ranking failed: runs")
+    assert work.record.why["search"] == "the search failed: memory ran out"
     with pytest.raises(ZeroDivisionError):  # a mistake of the toolkit is told
-        steps._attempt("search", lambda: 1 / 0)
+        work.attempt("search", lambda: 1 / 0)
 
 
-def test_bases_beyond_the_first_of_a_task_with_maps_are_named(tmp_path):
-    balls = draw_balls(tmp_path / "balls") / "segmentation"
-    changes = ["data.classes=[ground, ball]", "data.image_size=64", "model.weights=random"]
-    bases = ["mobilenet:alpha=0.5", "vgg_tiny"]
-    first, _ = read_first(balls, task="", base="mobilenet", seed=0, overrides=changes)
-    record = AutoRecord({}, 1.0)
-    steps = Automatic(first, RunFolder(tmp_path), record, Budget(60, Clock()), ignore, bases=bases)
-
-    plans = steps._plan()
-
-    assert [plan.recipe.model.arguments for _, plan in plans.values()] == [{"alpha": 0.5}]
-    assert "not ranked" in record.skipped["vgg_tiny"]
-
-
-def test_a_better_run_is_chosen_though_it_costs_more(steps, monkeypatch):
+def test_a_better_run_is_chosen_though_it_costs_more(work, monkeypatch):
     cheap = FinishedRun("models/head", "a", "", 0.7, None, 100, 300, 10, 0, 5.0, 0.7)
     tuned = replace(cheap, name="models/tuned", score=0.9, trained=500)
-    steps.record.runs = [cheap, tuned]
-    for run in steps.record.runs:
-        path = steps.folder.path / run.name
+    work.record.runs = [cheap, tuned]
+    for run in work.record.runs:
+        path = work.folder.path / run.name
         path.mkdir(parents=True)
         (path / "recipe.yaml").write_text("name: shapes\n")
-    monkeypatch.setattr(steps, "_equals", lambda best, other: False)
+    monkeypatch.setattr(AutoRuns, "_equals", lambda runs, best, other: False)
 
-    steps._choose()
+    AutoRuns(work).choose()
 
-    assert (steps.record.chosen, steps.record.tied) == ("models/tuned", [])
-    assert steps.folder.recipe.read_text() == (
+    assert (work.record.chosen, work.record.tied) == ("models/tuned", [])
+    assert work.folder.recipe.read_text() == (
         "# auto: models/tuned has the best score\nname: shapes\n"
     )
 

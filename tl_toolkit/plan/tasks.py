@@ -102,6 +102,12 @@ class TaskPlanning:
         self.recipe = recipe
 
     @property
+    def ranking_score(self) -> str:
+        """The score that bases are ranked by."""
+        section = self.recipe.task
+        return section.final_score or section.score
+
+    @property
     def data(self) -> Data:
         """The recipe's `data` section."""
         return self.recipe.data

@@ -40,6 +40,11 @@ class Planning(TaskPlanning):
     folders: ClassVar[str] = "images/ and masks/, PASCAL VOC's or COCO's"
     ranks_bases: ClassVar[bool] = False
 
+    @property
+    def ranking_score(self) -> str:
+        """The score that epochs are compared by: bases are ranked on sampled pixels, too."""
+        return self.recipe.task.score
+
     def begin_with_head(
         self, values: Mapping[str, Any], is_random: Callable[[], bool]
     ) -> dict[str, Any]:
