@@ -43,7 +43,7 @@ def build_auto_report(run: InFolder) -> Report:
     recipe = load_recipe(folder.recipe).recipe
     values, title = record.as_json(), recipe.task.title_of(record.metric)
     ranked_by = recipe.task.title_of(plan_task(recipe).ranking_score)
-    texts = [as_sentence(text) for text in record.why.values()]
+    texts = [as_sentence(_begin(text)) for text in record.why.values()]
     texts.append("The same images chose epoch, trial and run: the score is a little too good.")
     return Report(
         f"{folder.kind} {folder.path.parent.name}/{folder.path.name}",
@@ -58,6 +58,11 @@ def build_auto_report(run: InFolder) -> Report:
         ],
         describe_origin(folder.path, folder.read_status().get("started")),
     )
+
+
+def _begin(text: str) -> str:
+    """Returns a sentence that begins with a word, where it would begin with a run's name."""
+    return f"run {text}" if text.startswith(f"{RunFolder.models.relative}/") else text
 
 
 def _find_pages(folder: RunFolder, record: AutoRecord) -> dict[str, str]:

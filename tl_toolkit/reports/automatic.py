@@ -13,7 +13,8 @@ from tl_toolkit.reports.sections import DataTable, Link, Part, Section, Text
 
 __all__ = ["build_bases", "build_runs", "build_time", "describe_choice"]
 
-_EQUAL = "not to be told apart"
+_TIED = "tied"
+_LEGEND = "tied: not to be told apart from it"
 
 
 def describe_choice(record: Mapping[str, Any], title: str) -> str:
@@ -51,19 +52,19 @@ def build_runs(record: Mapping[str, Any], title: str, pages: Mapping[str, str]) 
     runs = sorted(record["runs"], key=lambda run: -run["score"])
     rows = [
         [run["name"], run["base"], run["about"], run["score"], *(run["interval"] or (None,) * 2),
-         "chosen" if run["name"] == chosen else _EQUAL if run["name"] in tied else "",
+         "chosen" if run["name"] == chosen else _TIED if run["name"] in tied else "",
          run["operations"], run["trained"], describe_seconds(run["seconds"])]
         for run in runs
     ]  # fmt: skip
     columns = ["run", "base", "what it is", title, "from", "to", "", "operations",
-               "weights trained in the base", "time"]  # fmt: skip
+               "trained weights of the base", "time"]  # fmt: skip
     links = [
         Link(f"The report of {name}, which was chosen" if name == chosen else
              f"The report of {name}", pages[name])
         for name in sorted((run["name"] for run in runs), key=lambda name: name != chosen)
         if name in pages
     ]  # fmt: skip
-    caption = f"{title} on validation images, with 95 % confidence; * the run that was chosen"
+    caption = f"{title} on validation images, with 95 % confidence; {_LEGEND}"
     table = DataTable(caption, columns, rows)
     scored = [_as_scored(run, run["score"], run["interval"], chosen) for run in runs]
     return Section("runs", "Finished runs", [*links, *_plot("runs", title, scored), table])
@@ -115,7 +116,8 @@ def build_bases(record: Mapping[str, Any], title: str, taken: str) -> Section:
         ]  # fmt: skip
         columns = ["base", f"probe: {title}", "from", "to", "", "neighbours", "weights",
                    "operations", "time"]  # fmt: skip
-        caption = f"{bases[0]['images']:,} images, each predicted by a probe fitted without it"
+        caption = f"{bases[0]['images']:,} images, each predicted by a probe fitted without it; "
+        caption += "tied: not to be told apart from the best"
         parts += [*_plot("bases", f"probe: {title}", scored), DataTable(caption, columns, rows)]
     else:
         parts.append(Text("No bases were ranked."))
@@ -138,7 +140,7 @@ def _judge(row: Scored, best: Scored, taken: str) -> str:
         words = "best"
     else:
         is_apart = row.interval and best.interval and row.interval[1] < best.interval[0]
-        words = "worse" if is_apart else _EQUAL
+        words = "worse" if is_apart else _TIED
     return f"{words}, taken" if row.name == taken else words
 
 
@@ -152,4 +154,5 @@ def _plot(name: str, title: str, rows: Sequence[Scored]) -> list[Part]:
         for row in rows
     )
     about = f"{listed}. The dashed line is where the interval of the best one begins."
-    return [plot_intervals(name, f"{title}, with 95 % confidence", about, rows, score=title)]
+    caption = f"{title}, with 95 % confidence; * is the one that was taken"
+    return [plot_intervals(name, caption, about, rows, score=title)]
