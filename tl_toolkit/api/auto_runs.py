@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from tl_toolkit.api.auto_work import AutoWork
 from tl_toolkit.api.base_choices import BaseChoice
 from tl_toolkit.api.comparing import compare
 from tl_toolkit.api.finetune import finetune
+from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.events import message
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.plan.automatic import with_base
@@ -18,12 +20,15 @@ from tl_toolkit.recipe.load import LoadedRecipe
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.files import write_atomically
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.tuning.budget import TimeIsUp
+from tl_toolkit.tuning.budget import MARGIN, READING, TimeIsUp
 
 if TYPE_CHECKING:
     from tl_toolkit.api.run import Run
 
 __all__ = ["AutoRuns", "name_head"]
+
+_EXCESS = 0.1
+"""By which part of the budget a first run may exceed it before its training."""
 
 
 class AutoRuns:
@@ -46,6 +51,33 @@ class AutoRuns:
         name = name_head(choice.name)
         if self.work.record.find(name) is None:
             self.train(recipe, name, choice.name, "a head alone")
+
+    def train_first(self, choice: BaseChoice) -> None:
+        """Trains the first run, however long the training itself takes.
+
+        Args:
+            choice: Its base.
+
+        Raises:
+            RecipeError: The time ran out before its images were read.
+        """
+        budget = self.work.budget
+        try:
+            with budget.keeping(lambda: -_EXCESS * budget.seconds, kinds=READING):
+                self.train_head(choice)
+        except TimeIsUp:
+            shutil.rmtree(self.work.folder.path / name_head(choice.name), ignore_errors=True)
+            raise self._describe_late() from None
+
+    def _describe_late(self) -> RecipeError:
+        """Returns the error that the first run does not fit, with the minutes that it would."""
+        seconds = MARGIN * (self.work.budget.spent + self.work.reading.left)
+        minutes = math.ceil(seconds / 60)
+        what = f"ran out before the first run could be trained: {self.work.reading.describe()}"
+        expected = "A first run needs all of them, and the time to train a head."
+        hint = f"--minutes {minutes} --resume, which keeps what was done; or a folder of fewer "
+        hint += "images, or a smaller data.image_size"
+        return RecipeError(Problem(f"--minutes {self.work.record.minutes:g}", what, expected, hint))
 
     def try_head(self, choice: BaseChoice) -> None:
         """Trains a head on the chosen base, if a run still fits.

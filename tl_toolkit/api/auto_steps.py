@@ -55,7 +55,8 @@ class Automatic:
         """Takes all steps that fit, and notes each in auto.json.
 
         Raises:
-            RecipeError: No base can be used.
+            RecipeError: No base can be used, or the time ran out before the first run's images were
+                read.
         """
         work = self.work
         plans = self._bases.plan()
@@ -64,7 +65,7 @@ class Automatic:
         try:
             first = min(plans, key=lambda name: count_parameters(plans[name][1]))
             with work.timed("first run"):
-                self._runs.train_head(plans[first][0])
+                self._runs.train_first(plans[first][0])
             with work.timed("bases"):
                 work.attempt("ranking", lambda: self._bases.rank(plans))
             chosen = self._bases.choose(plans, first)
@@ -117,6 +118,7 @@ class Automatic:
         resume = RunFolder(place).search.is_file()
         with (
             contextlib.suppress(SearchError, TimeIsUp),
+            self.work.budget.keeping(lambda: fitting.closing),
             open_search(
                 searched.recipe.name, place.parent, place, resume=resume, overwrite=False
             ) as folder,

@@ -11,14 +11,62 @@ from tl_toolkit.errors import ToolkitError, lacks_memory
 from tl_toolkit.events import Event, Handler, message
 from tl_toolkit.recipe.load import LoadedRecipe
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.tuning.budget import Budget, Pace
+from tl_toolkit.tuning.budget import READING, Budget, Pace
 
-__all__ = ["AutoWork"]
+__all__ = ["AutoWork", "Reading"]
 
 _SHOWN = ("warning", "weights_fetched", "features_computed", "trial_began", "trial_ended")
-_NOTED = ("trial_ended", "epoch_ended", "step_ended", "features_computed", "fold_ended")
+_NOTED = ("trial_ended", "epoch_ended", "step_ended", "fold_ended", *READING)
 """Events after which the seconds that are spent are written, if they are so many:"""
 _NOTE_SECONDS = 5.0
+_DONE = {
+    "images_inspected": "images were inspected",
+    "targets_inspected": "maps of targets were inspected",
+    "features_computed": "images had gone through the frozen part",
+}
+
+
+class Reading:
+    """How far images are inspected, or have gone through the frozen part.
+
+    Args:
+        clock: As in `Budget`.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._last: Event | None = None
+        self._first = (0.0, 0)
+
+    def note(self, event: Event) -> None:
+        """Takes the count of an event, if it has one.
+
+        Args:
+            event: Any event.
+        """
+        if event.kind not in READING:
+            return
+        last = self._last
+        if last is None or last.kind != event.kind or event.done <= last.done:
+            self._first = (self._clock(), event.done)
+        self._last = event
+
+    @property
+    def left(self) -> float:
+        """Seconds that the rest takes, at the pace of what is done."""
+        if self._last is None:
+            return 0.0
+        began, before = self._first
+        seconds = (self._clock() - began) / max(self._last.done - before, 1)
+        return seconds * ((self._last.total or 0) - self._last.done)
+
+    def describe(self) -> str:
+        """Returns how far it is, in words."""
+        last = self._last
+        if last is None:
+            return "no image was inspected"
+        done = _DONE[last.kind]
+        return f"{last.done:,} of {last.total or 0:,} {done}"
 
 
 class AutoWork:
@@ -48,6 +96,7 @@ class AutoWork:
         self.pace.restore(record.pace)
         self.progress = progress
         self.clock = budget.clock
+        self.reading = Reading(budget.clock)
         self._said: set[str] = set()
         record.metric = self.recipe.task.final_score or self.recipe.task.score
 
@@ -61,6 +110,7 @@ class AutoWork:
             TimeIsUp: The time of the step is up.
         """
         self.pace.note(event)
+        self.reading.note(event)
         self.budget.check(event)
         if event.kind == "warning":  # each run would say the same
             if event.text in self._said:

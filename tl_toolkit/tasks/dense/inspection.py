@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple
@@ -44,6 +44,7 @@ def inspect_targets(
     num_groups: int = 1,
     image_size: Size | None = None,
     resize: Resize = "stretch",
+    progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
     """Opens the target of every image once, and adds its digest.
 
@@ -58,6 +59,7 @@ def inspect_targets(
             teach nothing.
         image_size: Height and width that images are resized to; None for their own.
         resize: As in `resize_image`.
+        progress: As in `Task.inspect_targets`; what it raises ends the inspection.
 
     Returns:
         The manifest with the column `mask_sha256` too.
@@ -103,8 +105,15 @@ def inspect_targets(
             held.update(groups - {IGNORE})
         return example, None
 
-    with ThreadPoolExecutor(count_threads()) as pool:
-        inspected = list(pool.map(inspect, manifest.examples))
+    inspected: list[tuple[Example, _Fault | None]] = []
+    pool = ThreadPoolExecutor(count_threads())
+    try:
+        for found in pool.map(inspect, manifest.examples):
+            inspected.append(found)
+            if progress is not None:
+                progress(len(inspected), len(manifest.examples))
+    finally:
+        pool.shutdown(cancel_futures=True)
     faults = [fault for _, fault in inspected if fault is not None]
     if faults:
         total = sum(example.usable for example in manifest.examples)
