@@ -14,6 +14,7 @@ import tl_toolkit as tl
 from tests.browser import inspect_page
 from tests.command import tltool
 from tests.conftest import ROOT, draw_class_folders
+from tests.pixels import draw_balls
 from tl_toolkit.api.auto_bases import AutoBases
 from tl_toolkit.api.auto_fitting import Fitting
 from tl_toolkit.api.auto_record import AutoRecord, FinishedRun
@@ -468,6 +469,25 @@ def test_a_step_that_fails_leaves_the_steps_after_it(work):
     assert work.record.why["search"] == "the search failed: memory ran out"
     with pytest.raises(ZeroDivisionError):  # a mistake of the toolkit is told
         work.attempt("search", lambda: 1 / 0)
+
+
+def test_bases_of_a_task_with_maps_are_ranked_too(tmp_path, monkeypatch):
+    balls = draw_balls(tmp_path / "balls", train=4, validation=2) / "segmentation"
+    changes = ["data.classes=[ground, ball]", "data.image_size=32", "model.weights=random"]
+    first, _ = read_first(balls, task="", base="vgg_tiny", seed=0, overrides=changes)
+    folder = RunFolder(tmp_path)
+    work = AutoWork(first, folder, AutoRecord({}, 1.0), Budget(60, Clock()), ignore)
+    bases = AutoBases(work, bases=["lenet5", "vgg_tiny"])
+
+    plans = bases.plan()
+    monkeypatch.setattr("tl_toolkit.api.auto_bases._LEAST", 1)
+    bases.rank(plans)
+    chosen = bases.choose(plans, "vgg_tiny")
+
+    (base,) = work.record.bases
+    assert base.name == chosen.name == "vgg_tiny" and 0 < base.probe <= 1
+    assert base.images == 6 and "whole cells" in work.record.skipped["lenet5"]
+    assert work.record.why["base"] == "base vgg_tiny has the best probe"
 
 
 def test_a_better_run_is_chosen_though_it_costs_more(work, monkeypatch):

@@ -22,6 +22,7 @@ __all__ = ["AutoBases"]
 
 _RANKING = 0.4
 """Part of the time after the first run that bases are judged in; the rest is for the search."""
+_LEAST = 2  # bases that there is a choice of
 
 
 class AutoBases:
@@ -86,7 +87,7 @@ class AutoBases:
         """
         judged = {base.name for base in self.work.record.bases}
         left = {name: planned for name, planned in plans.items() if name not in judged}
-        if len(plans) < 2 or not left:
+        if len(plans) < _LEAST or not left:
             return
         until = self.work.budget.left * (1 - _RANKING)
         images = sum(

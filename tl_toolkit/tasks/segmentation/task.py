@@ -176,7 +176,7 @@ class Segmentation(DenseTask):
         Args:
             targets: (pixels,), indices into the classes.
         """
-        return np.eye(self.units)[targets]
+        return np.asarray(np.eye(self.units)[targets])
 
     def score_of(self, state: np.ndarray) -> float:
         """Returns the mean IoU.
