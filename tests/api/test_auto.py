@@ -277,12 +277,14 @@ def test_the_command_writes_the_page_of_what_was_interrupted(stopped, finished, 
 
 
 def test_before_the_first_run_there_is_no_page(work, tmp_path):
+    work.record.asked = {"data": "photos"}
     work.record.write(work.folder)
     work.folder.write_status("interrupted", kind="auto")
 
     refused = tltool("report", tmp_path, cwd=tmp_path, code=2).stderr
 
-    assert "recipe.yaml is missing" in " ".join(refused.split())
+    assert "has no finished run yet" in refused
+    assert f"tltool auto photos --resume --out {tmp_path}" in " ".join(refused.split())
 
 
 class Ticking(Clock):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tl_toolkit.api.auto_record import AutoRecord
+from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.plan.space import resolve_space
 from tl_toolkit.plan.tasks import plan_task
 from tl_toolkit.recipe.load import load_recipe
 from tl_toolkit.runs.folder import InFolder, RunFolder
-from tl_toolkit.runs.states import describe_absent
 
 if TYPE_CHECKING:
     from tl_toolkit.recipe.schema import Recipe
@@ -39,7 +40,10 @@ def build_auto_report(run: InFolder) -> Report:
     folder = run.folder
     record = AutoRecord.read(folder)
     if not record.chosen:
-        raise describe_absent(folder, folder.recipe)
+        command = ["tltool", "auto", str(record.asked.get("data", "FOLDER")), "--resume", "--out"]
+        what, expected = "has no finished run yet", "A report tells of one at least."
+        hint = shlex.join([*command, str(folder.path)])
+        raise RecipeError(Problem(str(folder.path), what, expected, hint))
     recipe = load_recipe(folder.recipe).recipe
     values, title = record.as_json(), recipe.task.title_of(record.metric)
     ranked_by = recipe.task.title_of(plan_task(recipe).ranking_score)
