@@ -14,8 +14,8 @@ def make_run(name, score, interval):
 
 RECORD = {
     "minutes": 2.0, "seconds": 100.0, "steps": {"first run": 75.0, "search": 5.0, "bases": 0.0},
-    "runs": [make_run("models/a", 0.8, [0.7, 0.9]), make_run("models/b", 0.85, None)],
-    "chosen": "models/a", "tied": ["models/b"], "skipped": {}, "bases": [],
+    "runs": [make_run("models/z", 0.8, [0.7, 0.9]), make_run("models/b", 0.85, None)],
+    "chosen": "models/z", "tied": ["models/b"], "skipped": {}, "bases": [],
     "why": {"ranking": "the ranking failed: no room"},
 }  # fmt: skip
 
@@ -30,15 +30,15 @@ def test_the_rest_of_the_time_is_between_the_steps():
 
 
 def test_runs_are_listed_the_best_first_and_the_chosen_one_is_linked_first():
-    section = build_runs(RECORD, "accuracy", {"models/b": "b.html", "models/a": "a.html"})
+    section = build_runs(RECORD, "accuracy", {"models/b": "b.html", "models/z": "z.html"})
 
-    assert [link.target for link in find_parts([section], "link")] == ["a.html", "b.html"]
+    assert [link.target for link in find_parts([section], "link")] == ["z.html", "b.html"]
     (table,) = find_parts([section], "table")
     assert [(row[0], row[6]) for row in table.rows] == [
-        ("models/b", "tied"), ("models/a", "chosen"),
+        ("models/b", "tied"), ("models/z", "chosen"),
     ]  # fmt: skip
     assert describe_choice(RECORD, "accuracy") == (
-        "Chosen: models/a, accuracy 0.800 (0.700 to 0.900) on 1,200 validation images, after 100 s "
+        "Chosen: models/z, accuracy 0.800 (0.700 to 0.900) on 1,200 validation images, after 100 s "
         "of 120 s."
     )
 
