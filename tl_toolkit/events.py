@@ -19,6 +19,7 @@ Kind = Literal[
     "run_began",
     "weights_fetched",
     "images_inspected",
+    "targets_inspected",
     "planned",
     "phase_began",
     "features_computed",
@@ -43,6 +44,7 @@ class Event:
     * run_began: folder (a path), task (the section of the recipe).
     * weights_fetched: `done` of `total` bytes; `total` is None where the server does not say.
     * images_inspected: `done` of `total` images.
+    * targets_inspected: `done` of `total` maps of targets, of tasks with an output for each pixel.
     * planned: phases, a list of mappings with name, epochs, trains, parameters, total_parameters,
       optimizer and learning_rate.
     * phase_began: phase (its name), epochs, steps (of one epoch), rates (of blocks or units that

@@ -1,23 +1,31 @@
 """`tl.auto`: a result first, then what fits into the time, which a clock of the tests measures."""
 
+import html
 import json
-from dataclasses import replace
+import re
+import shutil
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
 import tl_toolkit as tl
+from tests.browser import inspect_page
 from tests.command import tltool
 from tests.conftest import ROOT, draw_class_folders
 from tests.pixels import draw_balls
+from tl_toolkit.api.auto_bases import AutoBases
 from tl_toolkit.api.auto_fitting import Fitting
 from tl_toolkit.api.auto_record import AutoRecord, FinishedRun
-from tl_toolkit.api.auto_steps import Automatic
+from tl_toolkit.api.auto_runs import AutoRuns
+from tl_toolkit.api.auto_work import AutoWork, Reading
+from tl_toolkit.api.base_choices import BaseChoice
 from tl_toolkit.api.rank_bases import RankedBase
 from tl_toolkit.errors import DataError, OutputError, Problem, RecipeError
 from tl_toolkit.events import Event, ignore
 from tl_toolkit.plan.automatic import read_first
+from tl_toolkit.printing.words import describe_seconds
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tuning.budget import Budget, Pace, TimeIsUp
 from tl_toolkit.tuning.journal import Trial
@@ -177,17 +185,183 @@ def test_the_command_says_what_it_tried_and_why(stopped, finished, tmp_path):
     assert f"tltool finetune {out}/recipe.yaml" in done.stderr
 
 
+@pytest.fixture(scope="module")
+def page(finished):
+    """The page of a finished `auto`, to which a ranking of three bases is added."""
+    found, _ = finished
+    values = json.loads(found.folder.auto.read_text())
+    written = (found.folder.report / "index.html").read_text()
+    bases = [base("best", 0.9, (0.85, 0.95), 300), base("vgg_tiny", 0.86, (0.8, 0.91), 200),
+             base("worse", 0.7, (0.6, 0.8), 50)]  # fmt: skip
+    more = {**values, "bases": [asdict(each) for each in bases], "skipped": {"large": "no <time>"}}
+    found.folder.auto.write_text(json.dumps(more))
+    text = tl.report(found).read_text()
+    yield found, written, text
+    found.folder.auto.write_text(json.dumps(values))
+
+
+def test_it_ends_with_a_page_of_what_it_tried_and_why(page):
+    found, written, _ = page
+    head, tuned = found.record.runs
+
+    assert f"Chosen: {head.name}, accuracy {head.score:.3f}" in written
+    assert f"is not to be told apart from {tuned.name}, and is the cheapest of them." in written
+    headings = re.findall(r'<h2 id="(\w+)">', written)
+    assert headings == ["runs", "time", "bases", "trials", "fields", "recipe"]
+    assert "No bases were ranked." in written and "The trials, the best first: 2" in written
+    assert html.escape(found.recipe.read_text(), quote=False)[:200] in written
+
+
+def test_the_page_leads_to_the_reports_of_the_finished_runs(page):
+    found, written, _ = page
+
+    links = re.findall(r'<a href="(\.\.[^"]*)">([^<]*)</a>', written)
+    assert [text for _, text in links] == [
+        "The report of models/head-vgg-tiny, which was chosen",
+        f"The report of {found.record.runs[1].name}",
+    ]
+    for target, _ in links:
+        assert (found.folder.report / target).is_file()
+
+
+def test_the_page_says_what_each_step_took_of_the_budget(page):
+    found, written, _ = page
+    steps = found.record.steps
+
+    assert list(steps) == ["first run", "bases", "search", "run of the best trial"]
+    assert steps["first run"] == pytest.approx(
+        1000, abs=1
+    )  # by the clock of the tests, before the interrupt
+    shown = re.search(r'id="time-desc">([^<]*)<', written)[1]
+    assert f"of {describe_seconds(60 * MINUTES)} were used" in shown
+    bars = dict(re.findall(r'text-anchor="end">([^<]+)</text>\s*<rect[^>]*>\s*<text[^>]*>([^<]+)<',
+                           written))  # fmt: skip
+    assert bars["first run"] == "16 min 40 s, 2%"
+    assert "start, and between steps" in bars
+
+
+def test_the_page_ranks_bases_and_names_those_that_were_left_out(page):
+    _, _, text = page
+
+    rows = re.findall(r'<tr><th scope="row">(best|vgg_tiny|worse)</th>(.*?)</tr>', text)
+    judged = {name: re.findall(r"<td>([^<]*)</td>", cells)[0] for name, cells in rows}
+    assert judged == {"best": "best", "vgg_tiny": "tied, taken", "worse": "worse"}
+    assert "best 0.900 (0.850 to 0.950); vgg_tiny 0.860 (0.800 to 0.910)" in text
+    assert "no &lt;time&gt;" in text
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_a_browser_shows_the_page_to_everybody(page, tmp_path, dark):
+    """Needs a process of its own: Chromium."""
+    found, *_ = page
+    seen, console = inspect_page(found.folder.report / "index.html", tmp_path, dark=dark)
+
+    assert console == []
+    assert set(seen) == {"desktop", "phone"}
+    for shown in seen.values():
+        assert shown["violations"] == [] and shown["passes"] > 20
+        assert shown["resources"] == [] and shown["wider_by"] <= 0
+
+
+def test_the_command_writes_the_page_of_what_was_interrupted(stopped, finished, tmp_path):
+    _, _, record, *_ = stopped
+    copy = shutil.copytree(finished[0].path, tmp_path / "copy")
+    record.write(RunFolder(copy))  # as it was after the interrupt: one run, and no trial yet
+    (copy / "report" / "index.html").unlink()
+
+    done = tltool("report", copy, "--json", cwd=tmp_path)
+
+    page = json.loads(done.stdout)["report"]
+    assert page == str(copy / "report" / "index.html")
+    assert "No search was begun." in (copy / "report" / "index.html").read_text()
+
+
+def test_before_the_first_run_there_is_no_page(work, tmp_path):
+    work.record.asked = {"data": "photos"}
+    work.record.write(work.folder)
+    work.folder.write_status("interrupted", kind="auto")
+
+    refused = tltool("report", tmp_path, cwd=tmp_path, code=2).stderr
+
+    assert "has no finished run yet" in refused
+    assert f"tltool auto photos --resume --out {tmp_path}" in " ".join(refused.split())
+
+
+class Ticking(Clock):
+    """Each look at it takes a second."""
+
+    def __call__(self):
+        self.now += 1.0
+        return self.now
+
+
+def test_time_that_runs_out_while_images_are_read_is_told_with_the_minutes_it_takes(tmp_path):
+    photos = draw_class_folders(tmp_path / "photos", count=12)
+    words = {"bases": ["vgg_tiny"], "overrides": CHANGES, "out": tmp_path / "out"}
+
+    with pytest.raises(RecipeError) as caught:
+        tl.auto(photos, minutes=0.5, clock=Ticking(), **words)
+
+    (problem,) = caught.value.problems
+    told = re.search(r"(\d+) of 36 images were inspected", problem.what)
+    assert problem.where == "--minutes 0.5" and 0 < int(told[1]) < 36
+    assert int(re.match(r"--minutes (\d+) --resume", problem.hint)[1]) >= 1
+    record = AutoRecord.read(RunFolder(tmp_path / "out"))
+    assert 33 <= record.seconds <= 33 + 12  # a tenth more, and the looks that tell it
+    assert RunFolder(tmp_path / "out").read_status()["state"] == "failed"
+    assert not list((tmp_path / "out" / "models").glob("*"))
+
+    def stop(event):
+        if event.kind == "features_computed":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):  # it goes on, as there is more time
+        tl.auto(photos, minutes=MINUTES, clock=Clock(), resume=True, progress=stop, **words)
+    assert AutoRecord.read(RunFolder(tmp_path / "out")).seconds == record.seconds
+
+
+def test_no_training_of_the_first_run_is_ended_by_its_time(work):
+    runs = AutoRuns(work)
+    work.budget.clock.now = 70.0  # of 60
+
+    def train(choice):
+        for kind in ("step_ended", "epoch_ended"):
+            work.handle(Event(kind))
+        work.handle(Event("features_computed", done=4, total=24))
+
+    runs.train_head = train
+    with pytest.raises(RecipeError, match="4 of 24 images had gone through the frozen part"):
+        runs.train_first(BaseChoice("vgg_tiny", "vgg_tiny", {}, "random"))
+    work.budget.clock.now = 65.0  # less than a tenth more
+    runs.train_first(BaseChoice("vgg_tiny", "vgg_tiny", {}, "random"))
+
+
+def test_the_rest_of_reading_is_foreseen_by_what_is_done():
+    clock = Clock()
+    reading = Reading(clock)
+
+    assert (reading.left, reading.describe()) == (0.0, "no image was inspected")
+    for done in (1, 2, 3):
+        reading.note(Event("images_inspected", done=done, total=103))
+        clock.now += 2.0
+    assert reading.left == 300.0  # two were inspected in 6 s
+    reading.note(Event("step_ended"))
+    reading.note(Event("targets_inspected", done=5, total=10))
+    assert reading.left == 0.0
+    assert reading.describe() == "5 of 10 maps of targets were inspected"
+
+
 def test_a_folder_in_use_is_refused_and_so_is_another_question(stopped, finished, tmp_path):
     photos, out, *_ = stopped
     words = ("auto", photos, *CHANGES, "--bases", "vgg_tiny", "--out", out)
 
     refused = tltool(*words, cwd=tmp_path, code=2).stderr
     other = tltool(*words, "--resume", "--seed", "1", cwd=tmp_path, code=2).stderr
-    report = tltool("report", out, cwd=tmp_path, code=2).stderr
+    model = tltool("evaluate", out, cwd=tmp_path, code=2).stderr
 
     assert "--resume to resume it" in refused
     assert "was begun with another seed" in other
-    assert "tltool evaluate" in report and "models/head-vgg-tiny" in report
+    assert "tltool evaluate" in model and "models/head-vgg-tiny" in model
 
 
 def test_a_trial_that_would_leave_no_time_for_its_run_is_stopped():
@@ -242,92 +416,96 @@ def test_where_not_one_trial_fits_the_reason_has_its_seconds():
 
 
 @pytest.fixture
-def steps(tmp_path):
+def work(tmp_path):
     photos = draw_class_folders(tmp_path / "photos", count=4)
     first, _ = read_first(photos, task="", base="vgg_tiny", seed=0, overrides=CHANGES)
     record = AutoRecord({}, 1.0)
-    return Automatic(first, RunFolder(tmp_path), record, Budget(60, Clock()), ignore)
+    return AutoWork(first, RunFolder(tmp_path), record, Budget(60, Clock()), ignore)
 
 
 def base(name, probe, interval, operations):
     return RankedBase(name, name, {}, 10, operations, True, probe, interval)
 
 
-def test_the_base_that_is_tuned_is_the_cheapest_of_those_that_equal_the_best(steps):
+def test_the_base_that_is_tuned_is_the_cheapest_of_those_that_equal_the_best(work):
     plans = {name: (name, None) for name in ("best", "near", "worse", "small")}
-    steps.record.bases = [
+    work.record.bases = [
         base("best", 0.9, (0.85, 0.95), 300),
         base("near", 0.86, (0.8, 0.91), 200),
         base("worse", 0.7, (0.6, 0.8), 50),
     ]
 
-    assert steps._choose_base(plans, "small") == "near"
-    assert steps.record.why["base"] == (
+    assert AutoBases(work).choose(plans, "small") == "near"
+    assert work.record.why["base"] == (
         "base near is not to be told apart from best, and takes the fewest operations"
     )
-    steps.record.bases = steps.record.bases[::2]
-    assert steps._choose_base(plans, "small") == "best"
-    steps.record.bases = []
-    assert steps._choose_base(plans, "small") == "small"  # none was judged
+    work.record.bases = work.record.bases[::2]
+    assert AutoBases(work).choose(plans, "small") == "best"
+    work.record.bases = []
+    assert AutoBases(work).choose(plans, "small") == "small"  # none was judged
 
 
-def plan(steps, bases, limits=(None, None)):
-    steps._bases, steps._limits = bases, limits
-    return steps._plan()
+def plan(work, bases, limits=(None, None)):
+    return AutoBases(work, bases=bases, limits=limits).plan()
 
 
-def test_a_base_above_a_limit_is_not_used_though_it_is_the_only_one(steps):
-    assert list(plan(steps, ["vgg_tiny"], (7e6, 1e6))) == ["vgg_tiny"]
+def test_a_base_above_a_limit_is_not_used_though_it_is_the_only_one(work):
+    assert list(plan(work, ["vgg_tiny"], (7e6, 1e6))) == ["vgg_tiny"]
     with pytest.raises(RecipeError, match=r"takes 6,119,424 operations, more than was asked for"):
-        plan(steps, ["vgg_tiny"], (1, None))
+        plan(work, ["vgg_tiny"], (1, None))
     with pytest.raises(RecipeError, match="has more weights than was asked for"):
-        plan(steps, ["vgg_tiny"], (None, 1000))
+        plan(work, ["vgg_tiny"], (None, 1000))
 
 
-def test_a_step_that_fails_leaves_the_steps_after_it(steps):
+def test_a_step_that_fails_leaves_the_steps_after_it(work):
     def refuse():
         raise OutputError(Problem("runs", "the disk is full"))
 
     def exhaust():
         raise MemoryError
 
-    steps._attempt("ranking", refuse)
-    steps._attempt("search", exhaust)
+    work.attempt("ranking", refuse)
+    work.attempt("search", exhaust)
 
-    assert steps.record.why["ranking"].startswith("the ranking failed: runs")
-    assert steps.record.why["search"] == "the search failed: memory ran out"
+    assert work.record.why["ranking"].startswith("the ranking failed: runs")
+    assert work.record.why["search"] == "the search failed: memory ran out"
     with pytest.raises(ZeroDivisionError):  # a mistake of the toolkit is told
-        steps._attempt("search", lambda: 1 / 0)
+        work.attempt("search", lambda: 1 / 0)
 
 
-def test_bases_beyond_the_first_of_a_task_with_maps_are_named(tmp_path):
-    balls = draw_balls(tmp_path / "balls") / "segmentation"
-    changes = ["data.classes=[ground, ball]", "data.image_size=64", "model.weights=random"]
-    bases = ["mobilenet:alpha=0.5", "vgg_tiny"]
-    first, _ = read_first(balls, task="", base="mobilenet", seed=0, overrides=changes)
-    record = AutoRecord({}, 1.0)
-    steps = Automatic(first, RunFolder(tmp_path), record, Budget(60, Clock()), ignore, bases=bases)
+def test_bases_of_a_task_with_maps_are_ranked_too(tmp_path, monkeypatch):
+    balls = draw_balls(tmp_path / "balls", train=4, validation=2) / "segmentation"
+    changes = ["data.classes=[ground, ball]", "data.image_size=32", "model.weights=random"]
+    first, _ = read_first(balls, task="", base="vgg_tiny", seed=0, overrides=changes)
+    folder = RunFolder(tmp_path)
+    work = AutoWork(first, folder, AutoRecord({}, 1.0), Budget(60, Clock()), ignore)
+    bases = AutoBases(work, bases=["lenet5", "vgg_tiny"])
 
-    plans = steps._plan()
+    plans = bases.plan()
+    monkeypatch.setattr("tl_toolkit.api.auto_bases._LEAST", 1)
+    bases.rank(plans)
+    chosen = bases.choose(plans, "vgg_tiny")
 
-    assert [plan.recipe.model.arguments for _, plan in plans.values()] == [{"alpha": 0.5}]
-    assert "not ranked" in record.skipped["vgg_tiny"]
+    (base,) = work.record.bases
+    assert base.name == chosen.name == "vgg_tiny" and 0 < base.probe <= 1
+    assert base.images == 6 and "whole cells" in work.record.skipped["lenet5"]
+    assert work.record.why["base"] == "base vgg_tiny has the best probe"
 
 
-def test_a_better_run_is_chosen_though_it_costs_more(steps, monkeypatch):
+def test_a_better_run_is_chosen_though_it_costs_more(work, monkeypatch):
     cheap = FinishedRun("models/head", "a", "", 0.7, None, 100, 300, 10, 0, 5.0, 0.7)
     tuned = replace(cheap, name="models/tuned", score=0.9, trained=500)
-    steps.record.runs = [cheap, tuned]
-    for run in steps.record.runs:
-        path = steps.folder.path / run.name
+    work.record.runs = [cheap, tuned]
+    for run in work.record.runs:
+        path = work.folder.path / run.name
         path.mkdir(parents=True)
         (path / "recipe.yaml").write_text("name: shapes\n")
-    monkeypatch.setattr(steps, "_equals", lambda best, other: False)
+    monkeypatch.setattr(AutoRuns, "_equals", lambda runs, best, other: False)
 
-    steps._choose()
+    AutoRuns(work).choose()
 
-    assert (steps.record.chosen, steps.record.tied) == ("models/tuned", [])
-    assert steps.folder.recipe.read_text() == (
+    assert (work.record.chosen, work.record.tied) == ("models/tuned", [])
+    assert work.folder.recipe.read_text() == (
         "# auto: models/tuned has the best score\nname: shapes\n"
     )
 

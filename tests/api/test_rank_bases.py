@@ -9,6 +9,7 @@ import tl_toolkit as tl
 from tests.command import tltool
 from tests.conftest import draw_class_folders
 from tests.models import plan_values
+from tests.pixels import draw_balls, make_recipe
 from tl_toolkit.api.base_choices import BaseChoice, find_problems, list_changes
 from tl_toolkit.api.rank_bases import BaseRanking, RankedBase, order_bases
 from tl_toolkit.cli.ranking import split_names
@@ -17,6 +18,10 @@ from tl_toolkit.evaluation.ranking import predict_held_out
 from tl_toolkit.recipe.load import build_recipe
 from tl_toolkit.tasks.classification.metrics import find_interval
 from tl_toolkit.tasks.classification.task import Classification
+from tl_toolkit.tasks.dense.probing import fit_probe
+from tl_toolkit.tasks.dense.spec import IGNORE
+from tl_toolkit.tasks.dense.task import DenseTask
+from tl_toolkit.tasks.segmentation.task import Segmentation
 
 BASES = ["lenet5", "lenet5:width=2", "vgg_tiny"]
 
@@ -171,9 +176,6 @@ def test_what_cannot_be_ranked_is_refused(values):
         tl.rank_bases(values, bases=["lenet6"])
     with pytest.raises(RecipeError, match="'alpha' is no argument"):
         tl.rank_bases(values, bases=["mobilenet:alpha"])
-    dense = {"task": "segmentation", "data.classes": ["a", "b"]}
-    with pytest.raises(RecipeError, match="has an output for each pixel"):
-        tl.rank_bases(values, dense)
 
 
 def test_the_images_of_a_recipe_that_are_wrong_are_named_once(values, tmp_path):
@@ -241,3 +243,97 @@ def test_numbers_are_ranked_by_their_own_score(tmp_path):
 
     (base,) = ranking.bases
     assert ranking.metric == "r2" and base.probe <= 1 and base.probe_interval[0] < base.probe
+
+
+@pytest.fixture(scope="module")
+def balls(tmp_path_factory):
+    return draw_balls(tmp_path_factory.mktemp("balls"), train=6, validation=3, test=2)
+
+
+@pytest.mark.parametrize(("task", "metric", "least"), [
+    ("segmentation", "mean_iou", 0.7), ("edges", "f_score", 0.3), ("normals", "within_22_5", 0.5),
+])  # fmt: skip
+def test_bases_of_tasks_with_maps_are_ranked_by_pixels_that_are_held_out(
+    balls, task, metric, least, tmp_path
+):
+    recipe = make_recipe(task, balls)
+    recipe["data"]["test"] = str(balls / task / "test")
+    recipe["model"] = {"base": "vgg_tiny", "weights": "random"}
+    recipe["pixels"] = {"taps": ["block1"], "per_image": 10}  # names of its own base's layers
+
+    ranking = tl.rank_bases(recipe, bases=["lenet5", "vgg_tiny"])
+
+    assert (ranking.metric, ranking.images) == (metric, 9)
+    (base,) = ranking.bases
+    assert base.name == "vgg_tiny" and base.neighbors is None
+    assert least < base.probe < 1  # a ball on a plane: random maps tell much
+    assert base.probe_interval[0] <= base.probe <= base.probe_interval[1]
+    assert "whole cells" in ranking.skipped["lenet5"]
+    assert "~pixels.taps" not in ranking.changes
+
+
+def test_a_probe_of_pixels_learns_nothing_of_the_images_that_it_predicts(monkeypatch):
+    monkeypatch.setattr("tl_toolkit.tasks.dense.probing._PENALTIES", [1e-5])  # it overfits
+    random = np.random.default_rng(0)
+    images = random.normal(size=(20, 1, 30)) + 0.01 * random.normal(size=(20, 5, 30))
+    targets = np.repeat(np.arange(20) % 2, 5).reshape(20, 5)  # of the image, not of what it shows
+    task = Segmentation(["a", "b"])
+
+    seen = task.fit_yardsticks(images, targets)["probe"](images).argmax(axis=-1)
+    held_out = predict_held_out(task, "probe", images, targets).argmax(axis=-1)
+
+    assert (seen == targets).all()
+    assert (held_out == targets).mean() < 0.75
+
+
+def test_the_penalty_of_a_probe_is_chosen_by_images_that_were_left_out():
+    random = np.random.default_rng(0)
+    images = np.repeat(np.arange(40), 10)
+    own = np.repeat(random.normal(size=(40, 30)), 10, axis=0)  # the same in all pixels of an image
+    vectors = own + 0.01 * random.normal(size=own.shape)
+    numbers = np.repeat(random.normal(size=(40, 1)), 10, axis=0)
+
+    by_images = fit_probe(vectors, numbers, images)
+    by_pixels = fit_probe(vectors, numbers, random.permutation(images))
+    known = fit_probe(vectors, own[:, :1], images)
+
+    # Single pixels that are left out choose a small penalty: the others of their image know them.
+    assert by_images(vectors).std() < 0.2 * numbers.std() < 0.8 * by_pixels(vectors).std()
+    assert np.abs(known(vectors) - own[:, :1]).max() < 0.1
+
+
+def test_pixels_without_a_target_count_nowhere():
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(8, 50, 4))
+    targets = (vectors[..., 0] > 0).astype(np.int32)
+    damaged = np.where(vectors[..., 1] > 1, IGNORE, targets).astype(np.int32)
+    task = Segmentation(["a", "b"])
+
+    outputs = task.fit_yardsticks(vectors, damaged)["probe"](vectors)
+    metrics, sample = task.measure(outputs, damaged)
+
+    agree = (outputs.argmax(axis=-1) == targets)[damaged != IGNORE]
+    assert agree.mean() > 0.9 and metrics["mean_iou"] > 0.8
+    every = sample.measure(np.ones((1, 8)))["mean_iou"][0]
+    assert every == pytest.approx(metrics["mean_iou"])
+
+
+def test_pixels_of_many_images_are_fewer_of_each(balls, monkeypatch):
+    counts = []
+
+    def read(task, *arguments, order, count, **further):
+        counts.append((len(order), count))
+        return DenseTask.read_pixels(task, *arguments, order=order, count=count, **further)
+
+    monkeypatch.setattr(Segmentation, "read_pixels", read)
+    monkeypatch.setattr("tl_toolkit.evaluation.ranking._PIXELS", 60)
+    monkeypatch.setattr("tl_toolkit.evaluation.ranking._MOST_IMAGES", 6)
+    recipe = make_recipe("segmentation", balls)
+    recipe["features"] = {"store": "never"}
+    events = []
+
+    ranking = tl.rank_bases(recipe, bases=["vgg_tiny"], progress=events.append)
+
+    assert counts == [(4, 10), (2, 10)] and ranking.images == 6
+    done = [(event.done, event.total) for event in events if event.kind == "features_computed"]
+    assert done[-1] == (6, 6)  # so that the budget of auto may end a pass that is not stored

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from tl_toolkit.api.progress import handling, naming_what_is_kept
 from tl_toolkit.api.run import Run
 from tl_toolkit.api.search import open_search
 from tl_toolkit.errors import Problem, RecipeError
-from tl_toolkit.events import Event, Handler, message
+from tl_toolkit.events import Event, Handler, message, warning
 from tl_toolkit.plan.automatic import read_first
 from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.runs.folder import InFolder, RunFolder
+from tl_toolkit.runs.states import name_run
 from tl_toolkit.runtime import start_tensorflow
 from tl_toolkit.tuning.budget import Budget
 
@@ -71,7 +73,8 @@ def auto(
     First a head is trained on the cheapest base, so that there is a finished run whatever comes
     after. Then bases are ranked, and a search tries depths, rates and heads of the best one. Its
     winner is trained again as a finished run. Of finished runs that are not to be told apart on
-    validation images, the cheapest is chosen. What does not fit into the time is left out.
+    validation images, the cheapest is chosen. What does not fit into the time is left out. With
+    `report` in the recipe, as by default, a page says what was tried and why.
 
     Args:
         data: A folder or a table, as `tltool init` takes it.
@@ -125,14 +128,29 @@ def auto(
             handle(message(text))
         start_tensorflow(threads=threads)
         from tl_toolkit.api.auto_steps import Automatic
+        from tl_toolkit.api.auto_work import AutoWork
 
         budget = Budget(60 * record.minutes, clock, spent=record.seconds)
-        steps = Automatic(
-            first, folder, record, budget, handle, bases=bases,
-            limits=(most_operations, most_parameters),
-        )  # fmt: skip
-        steps.run()
-    return AutoRun(folder)
+        work = AutoWork(first, folder, record, budget, handle)
+        limits = (most_operations, most_parameters)
+        Automatic(work, bases=bases, limits=limits).run()
+        made = AutoRun(folder)
+        if first.recipe.report:
+            _write_report(made, handle)
+    return made
+
+
+def _write_report(made: AutoRun, handle: Handler) -> None:
+    """Writes the report; a warning if it fails: what was made is done."""
+    from tl_toolkit.api.report_auto import build_auto_report
+    from tl_toolkit.reports.page import write_report
+
+    try:
+        write_report(made.folder.report, build_auto_report(made))
+    except Exception as error:
+        made.folder.append_log(traceback.format_exc())
+        text = f"the report failed, all else is done: {type(error).__name__}: {error}"
+        handle(warning(f"{text}; tltool report {name_run(made.path)}"))
 
 
 def _count_seconds(began: float) -> Callable[[], float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -10,7 +11,27 @@ from tl_toolkit.api.rank_bases import RankedBase
 from tl_toolkit.runs.files import write_json
 from tl_toolkit.runs.folder import RunFolder
 
-__all__ = ["AutoRecord", "FinishedRun"]
+__all__ = ["AutoRecord", "FinishedRun", "describe_score", "slug"]
+
+
+def slug(name: str) -> str:
+    """Returns the name of a base as names of folders have it.
+
+    Args:
+        name: As mobilenet:alpha=0.25.
+    """
+    return re.sub("[^A-Za-z0-9.]+", "-", name)
+
+
+def describe_score(score: float | None, interval: tuple[float, float] | None) -> str:
+    """Returns a score and its interval, as 0.930 (0.902 to 0.951).
+
+    Args:
+        score: The score.
+        interval: Its 95 % interval; None where there is none.
+    """
+    bounds = "" if interval is None else f" ({interval[0]:.3f} to {interval[1]:.3f})"
+    return f"{score:.3f}{bounds}"
 
 
 @dataclass(frozen=True)
@@ -66,6 +87,8 @@ class AutoRecord:
         tied: Names of the runs that it is not to be told apart from.
         why: Sentences on each choice.
         pace: What was measured, by which it is known what fits.
+        tuned: The base that is tuned; "" before it is chosen.
+        steps: Seconds by step, over all calls.
     """
 
     asked: Mapping[str, Any]
@@ -80,6 +103,8 @@ class AutoRecord:
     tied: list[str] = field(default_factory=list)
     why: dict[str, str] = field(default_factory=dict)
     pace: Mapping[str, Any] = field(default_factory=dict)
+    tuned: str = ""
+    steps: dict[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Returns plain values, which JSON can hold."""
@@ -115,6 +140,14 @@ class AutoRecord:
             name: Its folder, below that of `auto`.
         """
         return next((run for run in self.runs if run.name == name), None)
+
+    def find_search(self, folder: RunFolder) -> RunFolder:
+        """Returns the folder of the search that the trials are of.
+
+        Args:
+            folder: The folder of `auto`.
+        """
+        return RunFolder(folder.searches / slug(self.trials[0]["base"]))
 
     def add_run(self, run: FinishedRun) -> None:
         """Adds a finished run, or replaces the one of its name.

@@ -13,6 +13,7 @@ from tl_toolkit.catalog.published import list_published, spell_choice
 from tl_toolkit.errors import Problem, RecipeError, ToolkitError
 from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.plan.plan import Plan
+from tl_toolkit.plan.tasks import plan_task
 from tl_toolkit.recipe.load import build_recipe, list_values
 from tl_toolkit.recipe.model_schema import Head
 from tl_toolkit.recipe.schema import Recipe
@@ -28,7 +29,6 @@ __all__ = [
 ]
 
 _KEPT = ("version", "name", "seed", "deterministic", "precision", "task", "data", "features")
-_HEAD = {"taps": "all", "pooling": "statistics", "normalize": True}
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,8 @@ def plan_bases(
     """Returns the plan of each base by its name, and why some cannot be used.
 
     Args:
-        recipe: Its head and phases do not matter: the head of each plan reads all maps.
+        recipe: Its head and phases do not matter: the head of each plan reads all maps, as its task
+            reads them.
         choices: The bases.
 
     Raises:
@@ -114,12 +115,13 @@ def plan_bases(
     errors: list[ToolkitError] = []
     for choice in choices:
         model: dict[str, Any] = {"base": choice.base, "arguments": dict(choice.arguments)}
-        model |= {"weights": choice.weights, "head": _HEAD}
+        model |= {"weights": choice.weights}
         if recipe.model.edge_filter is not None:
             model["edge_filter"] = recipe.model.edge_filter
         phases = [{"name": "head", "epochs": 0}]
+        fields = {**values, "model": model, "phases": phases}
         try:
-            plan = check_recipe(build_recipe({**values, "model": model, "phases": phases}))
+            plan = check_recipe(build_recipe(plan_task(recipe).begin_ranking(fields)))
         except ToolkitError as error:
             errors.append(error)
             skipped[choice.name] = " ".join(str(error.problems[0]).split())
@@ -169,6 +171,8 @@ def list_changes(recipe: Recipe, choice: BaseChoice) -> list[str]:
     is_other = choice.base != model.base or choice.arguments != dict(model.arguments)
     if is_other and isinstance(model.head, Head) and isinstance(model.head.taps, tuple):
         changes.append("~model.head.taps")
+    if is_other and recipe.pixels is not None and recipe.pixels.taps is not None:
+        changes.append("~pixels.taps")
     return changes
 
 

@@ -51,7 +51,8 @@ class RankedBase:
         probe: The score of a linear probe on maps of all depths, cross-validated; None where it is
             not judged.
         probe_interval: Its 95 % interval.
-        neighbors: The score of nearest neighbours by the last map, cross-validated.
+        neighbors: The score of nearest neighbours by the last map, cross-validated; None for tasks
+            with an output for each pixel.
         neighbors_interval: Its 95 % interval.
         seconds: What features and predictors took; features that were stored take little.
         images: Images that were predicted.
@@ -85,7 +86,8 @@ class BaseRanking:
     """Bases by the score of their probes, the best first.
 
     Attributes:
-        metric: The score.
+        metric: The score; for tasks with an output for each pixel, that of single pixels, which
+            epochs are compared by.
         images: Images that were predicted, each by predictors that were fitted without it.
         bases: The bases; those that are not judged come last.
         skipped: Why other bases are left out, by name.
@@ -140,12 +142,13 @@ def rank_bases(
 
     Each computes features of all images once. They are stored, and read by the fine-tune that
     follows. On images that are not test images, a linear probe on the maps of all depths and
-    nearest neighbours by the last map are cross-validated. The best probe is nominated; bases whose
-    interval overlaps its own are not to be told apart from it.
+    nearest neighbours by the last map are cross-validated. For tasks with an output for each pixel
+    the probe reads the maps at pixels that are sampled uniformly, 200 of an image and 5,000 in
+    all at most; folds and intervals are of images, and there are no neighbours. The best probe is
+    nominated; bases whose interval overlaps its own are not to be told apart from it.
 
     Args:
-        recipe: As in `finetune`; its task has one output for each image. Its head and phases do not
-            matter.
+        recipe: As in `finetune`. Its head and phases do not matter.
         overrides: As in `finetune`.
         bases: Names, as mobilenet or mobilenet:alpha=0.25; by default the recipe's own and all
             whose ImageNet weights are on this machine. With `model.weights: random` all are random.
@@ -155,10 +158,9 @@ def rank_bases(
 
     Raises:
         DataError: The images cannot be used.
-        RecipeError: No base can be used, or the task has an output for each pixel.
+        RecipeError: No base can be used.
     """
     loaded = read_recipe(recipe, overrides).recipe
-    _check(loaded)
     choices = choose_bases(loaded, bases)
     plans, skipped = plan_bases(loaded, choices)
     if not plans:
@@ -179,14 +181,6 @@ def rank_bases(
     return replace(ranking, changes=changes, problems=find_problems(loaded, changes))
 
 
-def _check(recipe: Recipe) -> None:
-    if not plan_task(recipe).ranks_bases:
-        what = f"= {recipe.task.kind!r} has an output for each pixel"
-        expected = "Bases are ranked for tasks with one output for each image."
-        hint = "tltool search, with model.base in search.space"
-        raise RecipeError(Problem("task", what, expected, hint))
-
-
 def order_bases(
     recipe: Recipe, judged: Sequence[RankedBase], skipped: Mapping[str, str]
 ) -> BaseRanking:
@@ -202,7 +196,7 @@ def order_bases(
         judged, key=lambda base: worst if base.probe is None else base.probe, reverse=True
     )
     images = max((base.images for base in judged), default=0)
-    return BaseRanking(recipe.task.final_score or recipe.task.score, images, ranked, skipped)
+    return BaseRanking(plan_task(recipe).ranking_score, images, ranked, skipped)
 
 
 def limit_costs(operations: float | None, parameters: float | None) -> Admits:
@@ -308,8 +302,8 @@ def _describe(choice: BaseChoice, cost: BaseCost, judged: Judged | None) -> Rank
         fits=True,
         probe=judged.probe.value,
         probe_interval=judged.probe.interval,
-        neighbors=judged.neighbors.value,
-        neighbors_interval=judged.neighbors.interval,
+        neighbors=None if judged.neighbors is None else judged.neighbors.value,
+        neighbors_interval=None if judged.neighbors is None else judged.neighbors.interval,
         seconds=judged.seconds,
         images=judged.images,
     )

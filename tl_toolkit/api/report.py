@@ -1,4 +1,4 @@
-"""`report`: a run, a search or a learning curve, as one page of HTML."""
+"""`report`: a run, a search, a learning curve or `auto`, as one page of HTML."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["build_report", "report"]
 def report(
     run: str | Path | InFolder, *, root: str | Path = "runs", progress: Handler | bool = False
 ) -> Path:
-    """Writes the report of a run or a search: report/index.html, and its charts as SVG beside it.
+    """Writes the report of a run, a search, or `auto`: report/index.html, its charts as SVG beside.
 
     The page is one file that needs no network. An earlier report is replaced.
 
@@ -55,6 +55,7 @@ def report(
     else:
         opened = load_run(run, root=root)
     with handling(progress):
+        from tl_toolkit.api.report_auto import build_auto_report
         from tl_toolkit.api.report_search import build_curve_report, build_search_report
         from tl_toolkit.reports.page import write_report
 
@@ -62,6 +63,7 @@ def report(
             "search": build_search_report,
             "sweep": build_search_report,
             "curve": build_curve_report,
+            "auto": build_auto_report,
         }
         build = builders.get(opened.folder.kind, build_report)
         return write_report(opened.folder.report, build(opened))

@@ -81,7 +81,9 @@ def _show(found: AutoRun, record: AutoRecord) -> None:
         show(text)
     show(f"time: {record.seconds:.0f} s of {60 * record.minutes:.0f} s")
     run = name_run(found.path / record.chosen)
-    print_message(f"report: {found.best.folder.report / 'index.html'}")
+    page = found.folder.report / "index.html"
+    if page.is_file():
+        print_message(f"report: {page}")
     print_message(f"next:\n  tltool predict {run} IMAGE...\n  tltool export {run}")
     print_message(f"again:\n  tltool finetune {found.recipe}")
 

@@ -18,8 +18,8 @@ from tl_toolkit.cli.console import print_message, show_json
 def report_command(run: str, unfinished: bool, as_json: bool) -> None:
     """Write report/index.html in the folder of RUN: a page in one file, which needs no network.
 
-    RUN is a run or a search. Beside the page lies each of its charts as SVG. An earlier report is
-    replaced.
+    RUN is a run, a search, a learning curve, or what tltool auto made. Beside the page lies each of
+    its charts as SVG. An earlier report is replaced.
     """
     from tl_toolkit.api.report import report
     from tl_toolkit.runs.places import find_run

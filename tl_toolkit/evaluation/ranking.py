@@ -1,4 +1,4 @@
-"""How well a base tells the images of a recipe apart, before any training."""
+"""How well a base tells the images of a recipe, or their pixels, apart before any training."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from tl_toolkit.architectures.costs import count_graph
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.events import Event, Handler, ignore
+from tl_toolkit.features.sets import FeatureSet, LiveFeatures
 from tl_toolkit.features.settings import FeatureSettings
 from tl_toolkit.features.source import FeatureSource
 from tl_toolkit.images.manifest import Example
@@ -30,6 +31,9 @@ __all__ = ["BaseCost", "Judged", "Score", "judge_base", "measure_cost", "predict
 
 FOLDS = 5
 _PASSES = 10  # for which features are worth storing: a fine-tune reads them
+_PIXELS = 5_000  # of all images: a ridge regression of them takes seconds
+_PIXELS_OF_IMAGE = 200
+_MOST_IMAGES = 2_000  # whose pixels are read
 _NOT_RANKED = "test"  # images that measure the finished model choose nothing
 
 
@@ -65,13 +69,13 @@ class Judged:
 
     Attributes:
         probe: Of a linear probe on the maps of all depths, cross-validated.
-        neighbors: Of nearest neighbours by its last map, cross-validated.
+        neighbors: Of nearest neighbours by its last map, cross-validated; None for pixels.
         images: Images that were predicted.
         seconds: What its features and both predictors took.
     """
 
     probe: Score
-    neighbors: Score
+    neighbors: Score | None
     images: int
     seconds: float
 
@@ -107,19 +111,66 @@ def judge_base(
     settings = FeatureSettings.from_values({**feature_values(plan.recipe), "augment": None})
     source = FeatureSource(transfer, settings, images, progress)
     features = source.at(split_at(transfer, ()), digest_variables(transfer), passes=_PASSES)
-    sizes = {split: len(members) for split, members in images.items() if split != _NOT_RANKED}
-    every = pool_features(transfer, features, sizes, whole=True)
-    last = pool_features(transfer, features, sizes)
-    targets = np.concatenate([images[split].targets for split in sizes])
-    task.prepare(targets)
-    groups = _find_groups(plan, [example for split in sizes for example in images[split].examples])
+    judged = {split: members for split, members in images.items() if split != _NOT_RANKED}
+    if task.probes_pixels:
+        vectors, targets, examples = _read_pixels(transfer, features, judged, progress)
+    else:
+        sizes = {split: len(members) for split, members in judged.items()}
+        vectors = {
+            "probe": np.concatenate(
+                [*pool_features(transfer, features, sizes, whole=True).values()]
+            ),
+            "neighbors": np.concatenate([*pool_features(transfer, features, sizes).values()]),
+        }
+        targets = np.concatenate([members.targets for members in judged.values()])
+        examples = [example for members in judged.values() for example in members.examples]
+        task.prepare(targets)
+    groups = _find_groups(plan, examples)
     scores = {}
-    for name, of in (("probe", every), ("neighbors", last)):
-        vectors = np.concatenate([*of.values()])
-        outputs = predict_held_out(task, name, vectors, targets, groups=groups, progress=progress)
+    for name, of in vectors.items():
+        outputs = predict_held_out(task, name, of, targets, groups=groups, progress=progress)
         scores[name] = _score(task, outputs, targets)
     seconds = round(perf_counter() - began, 3)
-    return Judged(scores["probe"], scores["neighbors"], len(targets), seconds)
+    return Judged(scores["probe"], scores.get("neighbors"), len(targets), seconds)
+
+
+def _read_pixels(
+    transfer: TransferModel,
+    features: Mapping[str, FeatureSet],
+    images: Mapping[str, Images],
+    progress: Handler,
+) -> tuple[dict[str, np.ndarray], np.ndarray, list[Example]]:
+    """Returns the vectors of sampled pixels, their targets, and their images.
+
+    Of more than `_MOST_IMAGES` images, so many evenly spaced are read.
+    """
+    total = sum(map(len, images.values()))
+    share = min(1.0, _MOST_IMAGES / total)
+    orders = {
+        split: np.unique(np.linspace(0, len(members) - 1, max(1, round(share * len(members))))
+                         .astype(int))
+        for split, members in images.items()
+    }  # fmt: skip
+    total = sum(map(len, orders.values()))
+    count = max(1, min(_PIXELS_OF_IMAGE, _PIXELS // total))
+    vectors, targets = [], []
+    done = 0
+    for split, order in orders.items():
+        is_live = isinstance(features[split], LiveFeatures)
+
+        def report(read: int, before: int = done, is_live: bool = is_live) -> None:
+            if is_live:  # stored features were reported when they were computed
+                progress(Event("features_computed", done=before + read, total=total))
+
+        read = transfer.task.read_pixels(
+            transfer.model, transfer.parts[-1].inputs, features[split], images[split].targets,
+            order=order, count=count, report=report,
+        )  # fmt: skip
+        vectors.append(read[0])
+        targets.append(read[1])
+        done += len(order)
+    examples = [images[split].examples[index] for split, order in orders.items() for index in order]
+    return {"probe": np.concatenate(vectors)}, np.concatenate(targets), examples
 
 
 def _find_groups(plan: Plan, examples: Sequence[Example]) -> np.ndarray | None:
@@ -150,7 +201,7 @@ def predict_held_out(
     Args:
         task: The task.
         name: Of a yardstick of the task.
-        vectors: float (n, features).
+        vectors: float (n, features), or (n, pixels, features).
         targets: (n, ...), whole numbers where they are classes, which each fold has its share of.
         groups: int (n,), the group of each image, which no image that it is predicted by is of;
             None for no groups.

@@ -91,17 +91,21 @@ class TaskPlanning:
         folders: Folders that `propose` recognizes, in words; "" for none.
         columns: Columns of a table that it recognizes, in words; "" for none.
         takes_any_folder: Whether it takes every folder for its own; such a task is asked last.
-        ranks_bases: Whether its bases can be ranked by what their maps tell of a whole image.
     """
 
     counted_as: ClassVar[str] = "images"
     folders: ClassVar[str] = ""
     columns: ClassVar[str] = ""
     takes_any_folder: ClassVar[bool] = False
-    ranks_bases: ClassVar[bool] = True
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
+
+    @property
+    def ranking_score(self) -> str:
+        """The score that bases are ranked by."""
+        section = self.recipe.task
+        return section.final_score or section.score
 
     @property
     def data(self) -> Data:
@@ -145,6 +149,15 @@ class TaskPlanning:
         if isinstance(head, Head) and isinstance(head.taps, tuple):
             return units_read(architecture, head.taps)
         return None
+
+    def begin_ranking(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the fields of a recipe by which a base is judged: its head reads all maps.
+
+        Args:
+            values: Fields of the recipe, with the base's own `model` section without a head.
+        """
+        head = {"taps": "all", "pooling": "statistics", "normalize": True}
+        return {**values, "model": {**values["model"], "head": head}}
 
     def begin_with_head(
         self, values: Mapping[str, Any], is_random: Callable[[], bool]

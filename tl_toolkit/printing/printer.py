@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 _BARS: dict[Kind, str] = {
     "weights_fetched": "weights",
     "images_inspected": "images",
+    "targets_inspected": "targets",
     "features_computed": "frozen part",
     "fold_ended": "folds",
 }

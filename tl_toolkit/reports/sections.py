@@ -1,4 +1,4 @@
-"""What a report consists of: sections of paragraphs, tables, charts and pictures."""
+"""What a report consists of: sections of paragraphs, tables, charts, pictures and links."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from markupsafe import Markup
 
-__all__ = ["Chart", "DataTable", "Gallery", "Listing", "Part", "Section", "Text", "Tile"]
+__all__ = ["Chart", "DataTable", "Gallery", "Link", "Listing", "Part", "Section", "Text", "Tile"]
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,21 @@ class Listing:
     kind: ClassVar[str] = "listing"
 
 
-Part = Text | DataTable | Chart | Gallery | Listing
+@dataclass(frozen=True)
+class Link:
+    """A page that lies beside this one, as a line of its own.
+
+    Attributes:
+        text: What it is.
+        target: Its path relative to this page, with slashes.
+    """
+
+    text: str
+    target: str
+    kind: ClassVar[str] = "link"
+
+
+Part = Text | DataTable | Chart | Gallery | Listing | Link
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,8 @@ class Task:
         prefix_batch_size: Images per call of a compiled prefix.
         prepare_changes_model: Whether the model holds what `prepare` takes from the targets.
         has_yardsticks: Whether `fit_yardsticks` gives any.
+        probes_pixels: Whether bases are judged by single pixels of the images, which
+            `read_pixels` reads.
         final_score: Name of the metric that finished models are compared by; the score if empty.
         served: The float output that an export is compared by, where it has several.
     """
@@ -77,6 +79,7 @@ class Task:
     prefix_batch_size: int = PREFIX_BATCH
     prepare_changes_model: bool = False
     has_yardsticks: bool = False
+    probes_pixels: bool = False
     final_score: str = ""
     served: str = ""
 
@@ -86,7 +89,12 @@ class Task:
     # ------------------------------------------------------------------------------------- targets
 
     def inspect_targets(
-        self, manifest: Manifest, *, size: tuple[int, int] | None = None, resize: Resize = "stretch"
+        self,
+        manifest: Manifest,
+        *,
+        size: tuple[int, int] | None = None,
+        resize: Resize = "stretch",
+        progress: Callable[[int, int], None] | None = None,
     ) -> Manifest:
         """Opens files of targets, once, and adds their digests; most tasks have none.
 
@@ -94,6 +102,7 @@ class Task:
             manifest: Images that were inspected.
             size: (height, width) that images are resized to; None for their own.
             resize: How they are resized to that size.
+            progress: Receives how many are done, and how many there are, in the caller's thread.
 
         Raises:
             DataError: Files cannot be read, or hold no targets; all of them at once.
@@ -357,14 +366,45 @@ class Task:
         """Fits simple predictors to what a frozen base makes of the training images.
 
         Args:
-            features: A vector for each image, (n, features), n >= 2.
-            targets: Targets from `load_targets`, of the same images.
+            features: A vector for each image, (n, features), n >= 2; of tasks that probe pixels,
+                for each pixel, (n, pixels, features).
+            targets: Targets from `load_targets`, of the same images; of pixels, (n, pixels, ...).
             names: Those that are fitted.
 
         Returns:
             By the names of their metrics: functions from features to outputs of the model's kind.
         """
         return {}
+
+    def read_pixels(
+        self,
+        model: keras.Model,
+        tensors: Sequence[keras.KerasTensor],
+        features: Features,
+        targets: Any,
+        *,
+        order: np.ndarray,
+        count: int,
+        report: Callable[[int], None],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns what a base makes of some pixels of each image, and their targets.
+
+        Args:
+            model: The whole model.
+            tensors: Those of its graph that cross the cut before its head.
+            features: Their values.
+            targets: Targets from `load_targets`, of the same images.
+            order: Indices of the images.
+            count: Pixels of an image, the same ones for each base.
+            report: Receives the number of images done.
+
+        Returns:
+            float32 (images, pixels, channels), and the targets (images, pixels, ...).
+
+        Raises:
+            TypeError: The task has no output for each pixel, as `probes_pixels` says.
+        """
+        raise TypeError(f"{type(self).__name__}: has no output for each pixel")
 
     def settle(self, outputs: np.ndarray, targets: Any) -> Task:
         """Returns the task as `finish` would leave it for other outputs than those of the model.
@@ -381,11 +421,12 @@ class Task:
     def measure(
         self, outputs: np.ndarray, targets: Any, *, losses: np.ndarray | None = None
     ) -> tuple[dict[str, Any], Sample]:
-        """Compares outputs with targets, for tasks that have yardsticks.
+        """Compares outputs with targets, for tasks that have yardsticks or probe pixels.
 
         Args:
-            outputs: Outputs of the model, or of a yardstick, (n, units).
-            targets: Targets from `load_targets`, of the same images.
+            outputs: Outputs of the model, or of a yardstick, (n, units); of pixels, (n, pixels,
+                units).
+            targets: Targets from `load_targets`, of the same images; of pixels, (n, pixels, ...).
             losses: The loss of each image, float (n,), where a model has computed it.
 
         Returns:

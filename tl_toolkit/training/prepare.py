@@ -182,8 +182,11 @@ def scan_images(
         plan.listing,
         settings,
         inspect_targets=partial(
-            task.inspect_targets, size=data.image_size, resize=_resize_of(plan)
-        ),
+            task.inspect_targets,
+            size=data.image_size,
+            resize=_resize_of(plan),
+            progress=report_counts(progress, "targets_inspected"),
+        ),  # fmt: skip
         convert_dir=folder.converted,
         progress=report_counts(progress, "images_inspected"),
         keep=keep,

@@ -11,7 +11,7 @@ from tl_toolkit.events import Event
 if TYPE_CHECKING:
     from tl_toolkit.tuning.journal import Trial
 
-__all__ = ["MARGIN", "Budget", "Pace", "SearchBudget", "TimeIsUp"]
+__all__ = ["MARGIN", "READING", "Budget", "Pace", "SearchBudget", "TimeIsUp"]
 
 MARGIN = 1.25
 """By how much a repetition may take longer than what was measured."""
@@ -19,7 +19,10 @@ MARGIN = 1.25
 _BACKWARD = 2
 """A step computes gradients of activations and of weights: twice the work of its forward pass."""
 
-_STOPPABLE = ("step_ended", "epoch_ended", "features_computed", "fold_ended")
+READING = ("images_inspected", "targets_inspected", "features_computed")
+"""Events of what comes before a training: images are inspected, and go through the frozen part."""
+
+_STOPPABLE = (*READING, "step_ended", "epoch_ended", "fold_ended")
 """Events of the thread that trains, after which nothing is half written."""
 
 
@@ -65,6 +68,7 @@ class Budget:
         self.clock = clock
         self._before = spent
         self._reserve: Callable[[], float] | None = None
+        self._kinds: Sequence[str] = _STOPPABLE
 
     @property
     def spent(self) -> float:
@@ -77,20 +81,25 @@ class Budget:
         return self.seconds - self.spent
 
     @contextlib.contextmanager
-    def keeping(self, reserve: Callable[[], float]) -> Iterator[None]:
+    def keeping(
+        self, reserve: Callable[[], float], *, kinds: Sequence[str] = _STOPPABLE
+    ) -> Iterator[None]:
         """Lets `check` end the block once less is left than what must be kept.
 
         Args:
-            reserve: Returns the seconds to keep, for what comes after the block.
+            reserve: Returns the seconds to keep, for what comes after the block; below 0 are those
+                that it may exceed the budget by.
+            kinds: Events that may end it.
 
         Raises:
             TimeIsUp: By way of `check`.
         """
-        before, self._reserve = self._reserve, reserve
+        before = self._reserve, self._kinds
+        self._reserve, self._kinds = reserve, kinds
         try:
             yield
         finally:
-            self._reserve = before
+            self._reserve, self._kinds = before
 
     def check(self, event: Event) -> None:
         """Ends the step that reports an event, if less is left than what must be kept.
@@ -101,7 +110,7 @@ class Budget:
         Raises:
             TimeIsUp: Too little is left.
         """
-        is_stoppable = event.kind in _STOPPABLE
+        is_stoppable = event.kind in self._kinds
         if is_stoppable and self._reserve is not None and self.left < self._reserve():
             raise TimeIsUp
 

@@ -242,6 +242,25 @@ def test_training_masks_of_one_value_are_refused_whatever_others_hold(save):
     assert "Expected the values 0, 1 and 255 (ignored)." in str(caught.value)
 
 
+def test_masks_are_counted_while_they_are_inspected_and_may_be_stopped(save):
+    image = save(np.zeros((4, 6), np.uint8), "image.png")
+    masks = [save(np.full((4, 6), number % 2, np.uint8), f"{number}.png") for number in range(9)]
+    examples = tuple(Example(image, "0", "train", (mask,)) for mask in masks)
+    manifest = Manifest(examples, (), columns=("mask",))
+    task = Segmentation(("sky", "tree"), reader=MaskReader(MaskSettings(), 2))
+    counts = []
+
+    def stop(done, total):
+        counts.append((done, total))
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        task.inspect_targets(manifest, progress=stop)
+
+    assert counts == [(1, 9), (2, 9), (3, 9)]
+
+
 def save_targets(save, count=2, **options):
     paths = [save(np.full((4, 6), number, np.uint8), f"{number}.png") for number in range(count)]
     examples = [Example("", "0", "train", (path,)) for path in paths]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple
@@ -45,6 +45,7 @@ def inspect_targets(
     num_groups: int = 1,
     image_size: Size | None = None,
     resize: Resize = "stretch",
+    progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
     """Opens the target of every image once, and adds its digest.
 
@@ -59,6 +60,7 @@ def inspect_targets(
             teach nothing.
         image_size: Height and width that images are resized to; None for their own.
         resize: As in `resize_image`.
+        progress: As in `Task.inspect_targets`; what it raises ends the inspection.
 
     Returns:
         The manifest with the column `mask_sha256` too.
@@ -104,9 +106,15 @@ def inspect_targets(
             held.update(groups - {IGNORE})
         return example, None
 
-    readers = count_readers(example.path for example in manifest.examples)
-    with ThreadPoolExecutor(readers) as pool:
-        inspected = list(pool.map(inspect, manifest.examples))
+    inspected: list[tuple[Example, _Fault | None]] = []
+    pool = ThreadPoolExecutor(count_readers(example.path for example in manifest.examples))
+    try:
+        for found in pool.map(inspect, manifest.examples):
+            inspected.append(found)
+            if progress is not None:
+                progress(len(inspected), len(manifest.examples))
+    finally:
+        pool.shutdown(cancel_futures=True)
     faults = [fault for _, fault in inspected if fault is not None]
     if faults:
         total = sum(example.usable for example in manifest.examples)

@@ -38,7 +38,20 @@ class Planning(TaskPlanning):
 
     counted_as: ClassVar[str] = "with mask"
     folders: ClassVar[str] = "images/ and masks/, PASCAL VOC's or COCO's"
-    ranks_bases: ClassVar[bool] = False
+
+    @property
+    def ranking_score(self) -> str:
+        """The score that epochs are compared by: bases are ranked on sampled pixels, too."""
+        return self.recipe.task.score
+
+    def begin_ranking(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the fields of a recipe whose linear head reads each base's own maps.
+
+        Args:
+            values: As in `TaskPlanning.begin_ranking`.
+        """
+        pixels = {"per_image": self._pixels.per_image, "sampling": self._pixels.sampling}
+        return {**values, "pixels": pixels}
 
     def begin_with_head(
         self, values: Mapping[str, Any], is_random: Callable[[], bool]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -22,6 +23,7 @@ from tl_toolkit.tasks.dense.inspection import inspect_targets
 from tl_toolkit.tasks.dense.outputs import MapReader
 from tl_toolkit.tasks.dense.sampling import SampledPixels
 from tl_toolkit.tasks.dense.settings import PixelSettings
+from tl_toolkit.tasks.dense.spec import IGNORE
 from tl_toolkit.tasks.dense.targets import TargetReader, Targets
 from tl_toolkit.tasks.parity import Limits
 from tl_toolkit.tasks.resampling import Sample, compare_samples
@@ -84,6 +86,7 @@ class DenseTask(Task):
     picture: ClassVar[str]
     yardstick: str = ""
     prefix_batch_size = PREFIX_BATCH
+    probes_pixels = True
 
     def __init__(
         self,
@@ -124,6 +127,14 @@ class DenseTask(Task):
         """
         raise TypeError(f"{type(self).__name__}: predicts nothing without a model")
 
+    def as_numbers(self, targets: np.ndarray) -> np.ndarray:
+        """Returns what a linear probe learns of pixels, (pixels, units).
+
+        Args:
+            targets: (pixels, ...), all of which count.
+        """
+        raise NotImplementedError
+
     def render(self, prediction: Mapping[str, np.ndarray], palette: np.ndarray) -> Image.Image:
         """Returns a prediction for one image as an image to save.
 
@@ -144,7 +155,12 @@ class DenseTask(Task):
     # --------------------------------------------------------------------------- what they share
 
     def inspect_targets(
-        self, manifest: Manifest, *, size: tuple[int, int] | None = None, resize: Resize = "stretch"
+        self,
+        manifest: Manifest,
+        *,
+        size: tuple[int, int] | None = None,
+        resize: Resize = "stretch",
+        progress: Callable[[int, int], None] | None = None,
     ) -> Manifest:
         """Opens the target of every image once.
 
@@ -152,6 +168,7 @@ class DenseTask(Task):
             manifest: Images with the target `mask`, a path.
             size: (height, width) that images are resized to; None for their own.
             resize: How they are resized to that size.
+            progress: As in `Task.inspect_targets`.
 
         Raises:
             DataError: Targets cannot be read, have another size than their images, or hold
@@ -159,8 +176,9 @@ class DenseTask(Task):
         """
         groups = min(2, self.reader.num_sampling_groups)
         return inspect_targets(
-            manifest, self.reader, num_groups=groups, image_size=size, resize=resize
-        )
+            manifest, self.reader, num_groups=groups, image_size=size, resize=resize,
+            progress=progress,
+        )  # fmt: skip
 
     def load_targets(
         self, examples: Sequence[Example], size: tuple[int, int], resize: Resize
@@ -186,6 +204,72 @@ class DenseTask(Task):
             transform: The geometric transforms of the images, which are applied to their targets.
         """
         return SampledPixels(features, targets, self.pixels, seed=seed, augment=transform)
+
+    def read_pixels(
+        self,
+        model: keras.Model,
+        tensors: Sequence[keras.KerasTensor],
+        features: Features,
+        targets: Targets,
+        *,
+        order: np.ndarray,
+        count: int,
+        report: Callable[[int], None],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the hypercolumns of pixels that are sampled uniformly, and their targets.
+
+        Args:
+            model: As in `Task.read_pixels`.
+            tensors: As in `Task.read_pixels`.
+            features: As in `Task.read_pixels`.
+            targets: As in `Task.read_pixels`.
+            order: As in `Task.read_pixels`.
+            count: As in `Task.read_pixels`.
+            report: As in `Task.read_pixels`.
+        """
+        from tl_toolkit.tasks.dense.probing import find_hypercolumn, read_hypercolumns
+
+        columns = keras.Model([*tensors, *model.inputs[1:]], find_hypercolumn(model))
+        settings = replace(self.pixels, per_image=count)
+        sampled = SampledPixels(features, targets, settings, seed=0)
+        return read_hypercolumns(columns, sampled, order, self.prefix_batch_size, report)
+
+    def fit_yardsticks(
+        self, features: np.ndarray, targets: np.ndarray, *, names: Sequence[str] = ("probe",)
+    ) -> Mapping[str, Callable[[np.ndarray], np.ndarray]]:
+        """Fits a linear probe to hypercolumns, by ridge regression of what `as_numbers` returns.
+
+        Args:
+            features: (n, pixels, channels).
+            targets: (n, pixels, ...); pixels without a target count nowhere.
+            names: Those that are fitted; nothing but the probe is.
+        """
+        if "probe" not in names:
+            return {}
+        from tl_toolkit.tasks.dense.probing import fit_probe
+
+        counted = self.reader.sampling_groups(targets) != IGNORE
+        images = np.nonzero(counted)[0]
+        probe = fit_probe(features[counted], self.as_numbers(targets[counted]), images)
+        return {"probe": probe}
+
+    def measure(
+        self, outputs: np.ndarray, targets: np.ndarray, *, losses: np.ndarray | None = None
+    ) -> tuple[dict[str, Any], Sample]:
+        """Returns the score of single pixels, and the images as it is computed from them.
+
+        Args:
+            outputs: (n, pixels, units).
+            targets: (n, pixels, ...).
+            losses: Not used.
+        """
+        compared = self.compare(tf.constant(outputs), tf.constant(targets))
+        states = np.asarray(compared[1], np.float64)
+
+        def measure(counts: np.ndarray) -> dict[str, np.ndarray]:
+            return {self.score: np.array([self.score_of(state) for state in counts @ states])}
+
+        return {self.score: self.score_of(states.sum(axis=0))}, Sample(len(states), measure)
 
     def prepare_input(self, image: keras.KerasTensor) -> keras.KerasTensor:
         """Pads images to whole cells of every map.

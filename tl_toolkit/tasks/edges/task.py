@@ -230,6 +230,14 @@ class Edges(DenseTask):
         means = tf.math.divide_no_nan(on_edges, edges) + tf.math.divide_no_nan(elsewhere, rest)
         return tf.math.divide_no_nan(means, kinds)
 
+    def as_numbers(self, targets: np.ndarray) -> np.ndarray:
+        """Returns the fraction of annotators who marked an edge.
+
+        Args:
+            targets: (pixels,).
+        """
+        return targets[:, None]
+
     def score_of(self, state: np.ndarray) -> float:
         """Returns the best F-measure of single pixels over 100 thresholds.
 

@@ -170,6 +170,14 @@ class Normals(DenseTask):
         state = [tf.reduce_sum(tf.cast(flags, tf.int32), axis=-1) for flags in (within, counted)]
         return tf.math.divide_no_nan(tf.reduce_sum(losses, axis=-1), pixels), tf.stack(state, -1)
 
+    def as_numbers(self, targets: np.ndarray) -> np.ndarray:
+        """Returns the three coordinates of normals as they are.
+
+        Args:
+            targets: (pixels, 3).
+        """
+        return targets
+
     def score_of(self, state: np.ndarray) -> float:
         """Returns the share of pixels within 22.5 degrees, 0 without any.
 

@@ -171,6 +171,14 @@ class Segmentation(DenseTask):
         total = tf.reduce_sum(shares, axis=-1)
         return tf.math.divide_no_nan(tf.reduce_sum((1 - overlap) * shares, axis=-1), total)
 
+    def as_numbers(self, targets: np.ndarray) -> np.ndarray:
+        """Returns 1 for the class of each pixel, and 0 for the others.
+
+        Args:
+            targets: (pixels,), indices into the classes.
+        """
+        return np.asarray(np.eye(self.units)[targets])
+
     def score_of(self, state: np.ndarray) -> float:
         """Returns the mean IoU.
 
