@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import sys
 import zlib
 from pathlib import Path
 
@@ -15,6 +16,11 @@ POOLS = (
     "TF_NUM_INTRAOP_THREADS",
 )
 os.environ.update(dict.fromkeys(POOLS, "1") | os.environ)
+
+# Without bytecode each session rewrites all assertions, and each process that a test starts
+# compiles the package: where it is switched off, tests switch it on again for themselves.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402

@@ -103,23 +103,27 @@ def test_a_task_is_scored_by_what_is_better_the_higher_it_is(name):
     assert section.score not in section.ungraded
 
 
+@pytest.fixture(scope="module")
 def modules_outside():
-    for path in sorted(PACKAGE.rglob("*.py")):
-        place = path.relative_to(PACKAGE)
-        if place.parts[0] != "tasks":
-            yield place.as_posix(), ast.parse(path.read_text())
+    """The place of each module outside the tasks, and its nodes: parsed once, it takes seconds."""
+    places = [path.relative_to(PACKAGE) for path in sorted(PACKAGE.rglob("*.py"))]
+    return [
+        (place.as_posix(), list(ast.walk(ast.parse((PACKAGE / place).read_text()))))
+        for place in places
+        if place.parts[0] != "tasks"
+    ]
 
 
-def strings_of(tree):
+def strings_of(nodes):
     """Yields the strings of a module, whole or parts of f-strings, but for docstrings."""
     documented = {
         id(statement.value)
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
         for statement in node.body
         if isinstance(statement, ast.Expr)
     }
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             if id(node) not in documented:
                 yield node.value
@@ -129,11 +133,11 @@ def named_in(text):
     return set(TASKS) & set(re.findall(r"\w+", text.lower()))
 
 
-def test_no_file_outside_the_tasks_names_one():
+def test_no_file_outside_the_tasks_names_one(modules_outside):
     naming = {
         place: names
-        for place, tree in modules_outside()
-        if (names := set().union(*map(named_in, strings_of(tree))))
+        for place, nodes in modules_outside
+        if (names := set().union(*map(named_in, strings_of(nodes))))
     }
 
     assert set(naming) == set(NAMING)
@@ -142,35 +146,36 @@ def test_no_file_outside_the_tasks_names_one():
 
 def test_a_name_inside_a_longer_text_is_noticed():
     tree = ast.parse('"""Of edges."""\nif "\\ntask: segmentation" in text: f"{x} of normals"')
+    nodes = list(ast.walk(tree))
 
-    assert [named_in(text) for text in strings_of(tree) if named_in(text)] == [
+    assert [named_in(text) for text in strings_of(nodes) if named_in(text)] == [
         {"segmentation"},
         {"normals"},
     ]
 
 
-def test_no_file_outside_the_tasks_names_a_metric_of_one():
+def test_no_file_outside_the_tasks_names_a_metric_of_one(modules_outside):
     metrics = {name for kind in TASKS for name in (*find_task(kind).titles, find_task(kind).score)}
     columns = {f"per_{find_task(kind).grouped_by}" for kind in TASKS}
     wanted = {*metrics, *columns, *(f"val_{name}" for name in metrics)}
 
     naming = {
         (place, text)
-        for place, tree in modules_outside()
-        for text in strings_of(tree)
+        for place, nodes in modules_outside
+        for text in strings_of(nodes)
         if text in wanted
     }
 
     assert naming <= NAMING_METRICS
 
 
-def test_no_file_outside_the_tasks_imports_one():
+def test_no_file_outside_the_tasks_imports_one(modules_outside):
     folders = {place.parent.name for place in (PACKAGE / "tasks").glob("*/__init__.py")}
 
     imported = {
         (place, node.module)
-        for place, tree in modules_outside()
-        for node in ast.walk(tree)
+        for place, nodes in modules_outside
+        for node in nodes
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tl_toolkit.tasks.")
     }
 
@@ -178,12 +183,12 @@ def test_no_file_outside_the_tasks_imports_one():
     assert [pair for pair in imported if pair[1].split(".")[2] in folders] == []
 
 
-def test_no_file_outside_the_tasks_asks_for_masks():
+def test_no_file_outside_the_tasks_asks_for_masks(modules_outside):
     """A section that is there says nothing of the task; `is_dense` does."""
     asking = {
         (place, ast.unparse(node))
-        for place, tree in modules_outside()
-        for node in ast.walk(tree)
+        for place, nodes in modules_outside
+        for node in nodes
         if isinstance(node, ast.Compare)
         and any(isinstance(operator, ast.Is | ast.IsNot) for operator in node.ops)
         and getattr(node.left, "attr", "") in ("masks", "targets")
