@@ -289,7 +289,8 @@ class ImageTask(Task):
             return self._serve_all(*as_list(both(tf.cast(pixels, tf.float32), training=False)))
 
         def serve_images(image: tf.Tensor) -> dict[str, tf.Tensor]:
-            return predict(resize_image(image, size, resize))
+            served: dict[str, tf.Tensor] = predict(resize_image(image, size, resize))
+            return served
 
         def serve_bytes(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
             pixels = tf.map_fn(
@@ -297,7 +298,8 @@ class ImageTask(Task):
                 encoded,
                 fn_output_signature=spec,
             )
-            return predict(pixels)
+            served: dict[str, tf.Tensor] = predict(pixels)
+            return served
 
         return Endpoints(serve_images, serve_bytes)
 
