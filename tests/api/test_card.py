@@ -10,6 +10,7 @@ from tests.command import tltool
 from tests.runs.written import write_predictions, write_run
 from tl_toolkit.errors import RecipeError, ToolkitError
 from tl_toolkit.printing.markdown import escape_markdown, read_front_matter, write_table
+from tl_toolkit.runs.results import finish
 
 ROWS = [("image 0", "ant", "ant"), ("image 1", "bee", "ant"), ("image 2", "ant", "ant")]
 
@@ -77,6 +78,7 @@ def test_test_images_come_before_validation_images(run):
     metrics = json.loads(run.metrics.read_text())
     metrics["test"] = {"images": 3, "accuracy": 0.5, "intervals": {}}
     run.metrics.write_text(json.dumps(metrics))
+    finish(run)
 
     text = tl.card(run.path)
 

@@ -13,6 +13,7 @@ import tl_toolkit as tl
 from tests.browser import inspect_page
 from tests.command import tltool
 from tests.conftest import draw_class_folders
+from tl_toolkit.runs.folder import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +133,9 @@ def test_a_report_that_cannot_be_written_leaves_the_run_done(recipe, tmp_path):
 
 
 def test_a_run_of_an_earlier_version_has_a_report(run, tmp_path):
-    """It has no cost in its metrics, and no field `report` in its recipe."""
+    """It has no cost in its metrics, no digests, and no field `report` in its recipe."""
     copy = shutil.copytree(run.path, tmp_path / "old")
+    RunFolder(copy).write_status("done")
     metrics = json.loads((copy / "metrics.json").read_text())
     del metrics["cost"]
     (copy / "metrics.json").write_text(json.dumps(metrics))
