@@ -69,24 +69,38 @@ def documented_arguments(docstring, title="Args"):
     ]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_public_objects_say_what_they_are_and_name_their_arguments(path):
-    tree = ast.parse(path.read_text())
-    assert ast.get_docstring(tree), "the module has no docstring"
-
-    for name, node, signature in public_objects(tree):
-        docstring = ast.get_docstring(node)
-        assert docstring, f"{name} has no docstring"
-        if signature is not None and not is_command(node):
-            assert documented_arguments(docstring) == arguments_of(signature), name
+@pytest.fixture(scope="module")
+def trees():
+    """The syntax tree of each module, by its place in the package."""
+    return {str(path.relative_to(PACKAGE)): ast.parse(path.read_text()) for path in MODULES}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_classes_of_plain_values_name_their_fields(path):
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-            documented = documented_arguments(ast.get_docstring(node), "(?:Attributes|Args)")
-            assert set(fields_of(node)) <= set(documented), node.name
+def test_public_objects_say_what_they_are_and_name_their_arguments(trees):
+    undocumented, differing = [], {}
+    for place, tree in trees.items():
+        undocumented += [] if ast.get_docstring(tree) else [place]
+        for name, node, signature in public_objects(tree):
+            docstring = ast.get_docstring(node)
+            if not docstring:
+                undocumented.append(f"{place}: {name}")
+            elif signature is not None and not is_command(node):
+                named, taken = documented_arguments(docstring), arguments_of(signature)
+                differing |= {} if named == taken else {f"{place}: {name}": (named, taken)}
+
+    assert undocumented == []
+    assert differing == {}
+
+
+def test_classes_of_plain_values_name_their_fields(trees):
+    missing = {}
+    for place, tree in trees.items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                documented = documented_arguments(ast.get_docstring(node), "(?:Attributes|Args)")
+                if fields := set(fields_of(node)) - set(documented):
+                    missing[f"{place}: {node.name}"] = fields
+
+    assert missing == {}
 
 
 @pytest.mark.parametrize("mark", ["@dataclass(frozen=True)\nclass A:", "class A(NamedTuple):"])

@@ -115,6 +115,7 @@ def test_a_loss_that_is_not_finite(tmp_path, recipe):
     assert_told(done, 6, "phase 'head', epoch", "phases.head.learning_rate=0.001")
 
 
+@pytest.mark.slow  # test_loop has a receipt that fails, test_errors its exit code
 def test_a_receipt_that_does_not_hold(tmp_path, recipe):
     frozen = ["model.base=mobilenet", "model.arguments={alpha: 0.25}", "phases.head.unfreeze=1"]
 
@@ -298,7 +299,11 @@ class Usage:
         ("closed pipe", 141, ""),
     ],
 )
-@pytest.mark.parametrize("verb", [["schema"], ["models", "list"], ["--help"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "verb",
+    [["schema"], pytest.param(["models", "list"], marks=pytest.mark.slow), ["--help"]],
+    ids=" ".join,
+)
 def test_a_stdout_that_takes_nothing_is_named_or_ends_the_command(
     tmp_path, stdout, code, stderr, verb
 ):

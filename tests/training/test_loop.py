@@ -128,8 +128,15 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_good_weights(tmp_path
 
 @pytest.mark.parametrize(
     ("rate", "hint"),
-    [(1e30, "learning_rate=0.001"), ({"kind": "constant", "initial": 1e30}, "rate.initial=0.001")],
-    ids=["number", "schedule"],
+    [
+        pytest.param(1e30, "learning_rate=0.001", id="number"),
+        pytest.param(
+            {"kind": "constant", "initial": 1e30},
+            "rate.initial=0.001",
+            id="schedule",
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
 def test_the_phase_whose_rate_was_too_high_is_named_not_the_one_after_it(tmp_path, rate, hint):
     phases = [
