@@ -324,6 +324,20 @@ def test_images_are_left_out_by_their_addresses(bucket, tmp_path):
     assert listing.excluded.images == 1 and not listing.excluded.missing
 
 
+def test_a_folder_of_a_store_is_checked_as_one_of_files(bucket, tmp_path):
+    table = tmp_path / "exclude.csv"
+    bucket[0].copy(f"{bucket[1]}/ants/0.jpg", f"{bucket[1]}/ants/9.jpg")
+
+    report = tl.check_data(bucket[2])
+    report.write_exclusions(table)
+
+    assert (report.source, report.root, report.images) == (bucket[2], bucket[2], 11)
+    assert [finding.paths for finding in report.of("duplicate")] == [
+        (f"{bucket[2]}/ants/0.jpg", f"{bucket[2]}/ants/9.jpg")
+    ]
+    assert len(survey(bucket[2], exclude=str(table)).files) == 10
+
+
 def mirror(address):
     list_remote_folders({"data.train": mirror_of(address)})
     return mirror_of(address)

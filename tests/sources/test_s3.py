@@ -40,7 +40,9 @@ def server(tmp_path, monkeypatch):
     draw_class_folders(tmp_path / "photos", classes=("ants", "bees"), count=5)
     s3fs.S3FileSystem.clear_instance_cache()  # with the endpoint of an earlier test
     system = s3fs.S3FileSystem(skip_instance_cache=True)
-    system.makedirs("flowers", exist_ok=True)  # the servers of a process share what they hold
+    if system.exists("flowers"):  # the servers of a process share what they hold
+        system.rm("flowers", recursive=True)
+    system.mkdir("flowers")
     system.put(str(tmp_path / "photos"), "flowers/photos", recursive=True)
     yield system
     server.stop()
