@@ -123,7 +123,7 @@ def measure_scheduling(folder: Path, trials: int, workers: int) -> None:
         while len(cluster):
             cluster.next()
         plan = check_recipe(loaded)
-        with open_search(plan.recipe, folder, None, resume=False, overwrite=False) as place:
+        with open_search(plan.recipe.name, folder, None, resume=False, overwrite=False) as place:
             TrivialSearch(plan, place, handle, cluster=cluster).run(None)
     (start, start_cpu), (end, end_cpu) = times[0], times[-1]
     print(

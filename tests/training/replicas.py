@@ -66,6 +66,10 @@ CASES = {
         "phase": phase(teaching=PARTS), "targets": lambda: TaughtTargets(TARGETS, PROBABILITIES),
     },
     "held near its start": {"phase": phase(l2_sp=L2SP())},
+    "float16": {
+        "phase": phase(SGD(momentum=0.9, clip_norm=1.0), units=VGG, batch_norm="train"),
+        "base": "vgg_tiny", "precision": "float16",
+    },
 }  # fmt: skip
 
 
@@ -74,7 +78,9 @@ def train(devices, case, *, size=COUNT, dropout=0.0, equal=False):
     task = case["task"]() if "task" in case else None
     head = {"dropout": dropout} if dropout else None
     transfer = build_transfer(case.get("base", "lenet5"), seed=1, head=head, task=task)
-    _, steps = CompiledPhases(transfer, devices=devices).get(case["phase"], BATCH)
+    _, steps = CompiledPhases(transfer, case.get("precision", "float32"), devices=devices).get(
+        case["phase"], BATCH
+    )
     config = transfer.model.get_config()
     for layer in steps.dropouts:
         layer.set_rate(dropout)

@@ -15,6 +15,7 @@ from tl_toolkit.plan.devices import DeviceChoice, parse_devices
 from tl_toolkit.training.devices import OneDevice, choose_gpus, find_devices, refuse_small_batch
 
 CLOSE = 1e-5  # sums are added up in another order
+CLOSE_IN_FLOAT16 = 2e-3  # 11 bits of digits, rounded in every layer
 
 
 def measure(*arguments):
@@ -29,8 +30,9 @@ def check_cases(found):
     for name, row in found["cases"].items():
         assert row["losses"] == 8, name
         assert row["spread"] > 1e-2, name  # the steps do something
-        assert row["loss"] < CLOSE, name
-        assert row["weights"] < CLOSE, name
+        close = CLOSE_IN_FLOAT16 if name == "float16" else CLOSE
+        assert row["loss"] < close, name
+        assert row["weights"] < close, name
         assert row["score"], name
 
 
