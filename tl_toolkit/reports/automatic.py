@@ -14,7 +14,7 @@ from tl_toolkit.reports.sections import DataTable, Link, Part, Section, Text
 __all__ = ["build_bases", "build_runs", "build_time", "describe_choice"]
 
 _TIED = "tied"
-_LEGEND = "tied: not to be told apart from it"
+_LEGEND = "tied: not to be told apart from it; weights trained are those of the base"
 
 
 def describe_choice(record: Mapping[str, Any], title: str) -> str:
@@ -57,7 +57,7 @@ def build_runs(record: Mapping[str, Any], title: str, pages: Mapping[str, str]) 
         for run in runs
     ]  # fmt: skip
     columns = ["run", "base", "what it is", title, "from", "to", "", "operations",
-               "trained weights of the base", "time"]  # fmt: skip
+               "weights trained", "time"]  # fmt: skip
     links = [
         Link(f"The report of {name}, which was chosen" if name == chosen else
              f"The report of {name}", pages[name])
