@@ -4,15 +4,13 @@ import json
 import os
 
 import pytest
+import s3fs
+from moto.server import ThreadedMotoServer
 
 from tests.command import tltool
 from tests.conftest import draw_class_folders
 from tl_toolkit.sources import objects, stores
 
-s3fs = pytest.importorskip(
-    "s3fs", reason='takes pip install s3fs "moto[server]", whose pins differ from constraints.txt'
-)
-moto = pytest.importorskip("moto.server", reason='takes pip install "moto[server]"')
 pytestmark = pytest.mark.slow
 
 ID, SECRET, TOKEN = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI-K7MDENG-EXAMPLEKEY", "TOKEN-of-a-session"
@@ -21,7 +19,7 @@ ID, SECRET, TOKEN = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI-K7MDENG-EXAMPLEKEY", 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     """A bucket of images on a server of this process, known by the environment alone."""
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     endpoint = f"http://{host}:{port}"
