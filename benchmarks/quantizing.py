@@ -70,10 +70,12 @@ def describe(name: str, report: Mapping[str, Any]) -> str:
 def main() -> None:
     """Prints the rows of each run."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("sets", nargs="*", default=SETS, choices=SETS)
+    parser.add_argument("sets", nargs="*", metavar="SET", help=", ".join(SETS))
     parser.add_argument("--net", choices=NETS, action="append")
     options = parser.parse_args()
-    for data in options.sets:
+    if unknown := set(options.sets) - set(SETS):  # argparse refuses no words at all, with choices
+        parser.error(f"no sets: {', '.join(sorted(unknown))}")
+    for data in options.sets or SETS:
         for net in options.net or NETS:
             recipe, changes = override(data, net)
             with tempfile.TemporaryDirectory() as folder:
