@@ -13,7 +13,7 @@ from tests.models import build_transfer
 from tl_toolkit.api.run import Run
 from tl_toolkit.architectures.loading import remember_model
 from tl_toolkit.errors import ParityError, RecipeError
-from tl_toolkit.export import lines
+from tl_toolkit.export import lines, quick
 from tl_toolkit.export.formats import FinishedModel
 from tl_toolkit.export.publish import publish
 from tl_toolkit.recipe.load import build_recipe, dump_recipe
@@ -131,6 +131,16 @@ def test_a_file_that_takes_the_decoder_leaves_no_picture(made, tmp_path):
         predict(made, "litert", photos=photos, out=tmp_path / "out")
 
     assert not (tmp_path / "out").exists()
+
+
+def test_auto_leaves_photos_of_many_pixels_to_keras(made, monkeypatch):
+    """Each tile runs the base again: 12 million pixels took three times as long as by Keras."""
+    photo, large = (made / "photos" / name for name in ("1.png", "3.png"))
+    monkeypatch.setattr(quick, "MOST_PIXELS", 300 * 200 + 32 * 48 - 1)
+
+    assert "predicted by LiteRT" in predict(made, "auto", photos=[large])[1]
+    assert "predicted by LiteRT" not in predict(made, "auto", photos=[large, photo])[1]
+    assert "predicted by LiteRT" in predict(made, "litert", photos=[large, photo])[1]
 
 
 def test_a_second_file_that_was_not_proved_does_not_predict(made, tmp_path):

@@ -30,6 +30,7 @@ from tl_toolkit.tasks.predictions import OutputReader, Prediction
 
 __all__ = [
     "MOST_FILES",
+    "MOST_PIXELS",
     "QuickModel",
     "describe_origin",
     "is_stale",
@@ -40,6 +41,10 @@ __all__ = [
 MOST_FILES = 32
 """The most images that an export predicts unasked. For more, starting TensorFlow is a small part of
 the time, and Keras predicts, as it does without an export."""
+
+MOST_PIXELS = 1 << 21
+"""Likewise the most pixels of maps. An export runs its base once for every tile of them: for a
+photo of 12 million pixels 366 times, where Keras runs it once."""
 
 _MODEL, _PROOF = "model.tflite", "parity.litert.json"
 _OF_WEIGHTS = ("config.json", "model.weights.h5")
