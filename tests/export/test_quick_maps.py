@@ -152,6 +152,16 @@ def test_a_second_file_that_was_not_proved_does_not_predict(made, tmp_path):
         predict(copied, "litert")
 
 
+def test_an_export_of_an_earlier_version_lacks_the_second_file(made, tmp_path):
+    copied = shutil.copytree(made, tmp_path / "run")
+    (copied / "export" / "model.lines.tflite").unlink()
+
+    with pytest.raises(RecipeError, match="has no model.lines.tflite") as caught:
+        predict(copied, "litert")
+
+    assert "tltool export" in caught.value.problems[0].hint
+
+
 def test_a_second_file_that_differs_is_not_published(made, tmp_path, monkeypatch):
     copied = shutil.copytree(made, tmp_path / "run")
     run = Run(RunFolder(copied))

@@ -187,8 +187,10 @@ def _open(folder: RunFolder, name: str, threads: int) -> tuple[Any, str]:
     if importlib.util.find_spec(RUNTIME) is None:
         hint = "pip install 'tl-toolkit[litert]'"
         raise NotQuick("LiteRT is not installed", is_plain=True, hint=hint)
+    hint = "tltool export RUN --to litert"
+    if not (folder.export / name).is_file():  # of an earlier version
+        raise NotQuick(f"the LiteRT export has no {name}", hint=hint)
     if not _is_proved(folder, path, proof, name):
-        hint = "tltool export RUN --to litert"
         raise NotQuick(f"{path} is not proved to be of this run as it is now", hint=hint)
     try:
         interpreter, runtime = import_litert()  # never the one of TensorFlow, which takes seconds
