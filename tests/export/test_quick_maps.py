@@ -13,7 +13,7 @@ from tests.models import build_transfer
 from tl_toolkit.api.run import Run
 from tl_toolkit.architectures.loading import remember_model
 from tl_toolkit.errors import ParityError, RecipeError
-from tl_toolkit.export import lines, quick
+from tl_toolkit.export import lines, lines_process, quick
 from tl_toolkit.export.formats import FinishedModel
 from tl_toolkit.export.publish import publish
 from tl_toolkit.recipe.load import build_recipe, dump_recipe
@@ -174,6 +174,16 @@ def test_a_second_file_that_differs_is_not_published(made, tmp_path, monkeypatch
         )
 
     assert (copied / "export" / "model.lines.tflite").read_bytes() == before
+
+
+def test_a_second_file_that_ends_its_process_ends_no_other(made, tmp_path, monkeypatch):
+    process = tmp_path / "ends.py"
+    process.write_text("import os; os.abort()")
+    monkeypatch.setattr(lines_process, "__file__", str(process))
+    run = Run(RunFolder(made))
+
+    with pytest.raises(ParityError, match="cannot be run by LiteRT: .* SIGABRT"):
+        lines.write_lines(FinishedModel(run.model, run._task, "stretch"), tmp_path, LIMIT)
 
 
 @pytest.mark.slow
