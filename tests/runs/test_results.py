@@ -88,6 +88,19 @@ def test_what_reads_a_damaged_result_names_it_and_what_to_do(name, tmp_path):
         assert "tltool reproduce" in problem.hint
 
 
+def test_a_comparison_names_what_is_damaged_of_all_runs(tmp_path):
+    folders = [write_finished(tmp_path), write_finished(tmp_path)]
+    for folder in folders:
+        cut(folder.metrics)
+
+    with pytest.raises(DataError) as caught:
+        tl.compare([folder.path for folder in folders])
+
+    assert [problem.where for problem in caught.value.problems] == [
+        str(folder.metrics) for folder in folders
+    ]
+
+
 def test_only_what_is_read_is_hashed(tmp_path, monkeypatch):
     """The predictions of a million images are a hundred megabytes."""
     folder, hashed = write_finished(tmp_path), []
