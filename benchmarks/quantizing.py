@@ -2,6 +2,9 @@
 
     python benchmarks/quantizing.py                    all nets and sets
     python benchmarks/quantizing.py hymenoptera        one set
+    python benchmarks/quantizing.py clothing --net "MobileNet 0.25" --net "MobileNet 0.75"
+
+The last two give the rows of docs/export.md.
 
 Each run trains by a recipe of recipes/, on another base where a row names one, and is exported to
 both formats; a row has what its proofs hold: the score of the Keras model and of each export, the
