@@ -2,6 +2,9 @@
 
     python benchmarks/quantizing.py                    all nets and sets
     python benchmarks/quantizing.py hymenoptera        one set
+    python benchmarks/quantizing.py clothing --net "MobileNet 0.25" --net "MobileNet 0.75"
+
+The last two give the rows of docs/export.md.
 
 Each run trains by a recipe of recipes/, on another base where a row names one, and is exported to
 both formats; a row has what its proofs hold: the score of the Keras model and of each export, the
@@ -70,10 +73,12 @@ def describe(name: str, report: Mapping[str, Any]) -> str:
 def main() -> None:
     """Prints the rows of each run."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("sets", nargs="*", default=SETS, choices=SETS)
+    parser.add_argument("sets", nargs="*", metavar="SET", help=", ".join(SETS))
     parser.add_argument("--net", choices=NETS, action="append")
     options = parser.parse_args()
-    for data in options.sets:
+    if unknown := set(options.sets) - set(SETS):  # argparse refuses no words at all, with choices
+        parser.error(f"no sets: {', '.join(sorted(unknown))}")
+    for data in options.sets or SETS:
         for net in options.net or NETS:
             recipe, changes = override(data, net)
             with tempfile.TemporaryDirectory() as folder:

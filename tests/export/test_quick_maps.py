@@ -13,7 +13,7 @@ from tests.models import build_transfer
 from tl_toolkit.api.run import Run
 from tl_toolkit.architectures.loading import remember_model
 from tl_toolkit.errors import ParityError, RecipeError
-from tl_toolkit.export import lines
+from tl_toolkit.export import lines, lines_process, quick
 from tl_toolkit.export.formats import FinishedModel
 from tl_toolkit.export.publish import publish
 from tl_toolkit.recipe.load import build_recipe, dump_recipe
@@ -133,6 +133,16 @@ def test_a_file_that_takes_the_decoder_leaves_no_picture(made, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_auto_leaves_photos_of_many_pixels_to_keras(made, monkeypatch):
+    """Each tile runs the base again: 12 million pixels took three times as long as by Keras."""
+    photo, large = (made / "photos" / name for name in ("1.png", "3.png"))
+    monkeypatch.setattr(quick, "MOST_PIXELS", 300 * 200 + 32 * 48 - 1)
+
+    assert "predicted by LiteRT" in predict(made, "auto", photos=[large])[1]
+    assert "predicted by LiteRT" not in predict(made, "auto", photos=[large, photo])[1]
+    assert "predicted by LiteRT" in predict(made, "litert", photos=[large, photo])[1]
+
+
 def test_a_second_file_that_was_not_proved_does_not_predict(made, tmp_path):
     copied = shutil.copytree(made, tmp_path / "run")
     export = copied / "export" / "model.lines.tflite"
@@ -140,6 +150,16 @@ def test_a_second_file_that_was_not_proved_does_not_predict(made, tmp_path):
 
     with pytest.raises(RecipeError, match="is not proved to be of this run"):
         predict(copied, "litert")
+
+
+def test_an_export_of_an_earlier_version_lacks_the_second_file(made, tmp_path):
+    copied = shutil.copytree(made, tmp_path / "run")
+    (copied / "export" / "model.lines.tflite").unlink()
+
+    with pytest.raises(RecipeError, match="has no model.lines.tflite") as caught:
+        predict(copied, "litert")
+
+    assert "tltool export" in caught.value.problems[0].hint
 
 
 def test_a_second_file_that_differs_is_not_published(made, tmp_path, monkeypatch):
@@ -154,6 +174,16 @@ def test_a_second_file_that_differs_is_not_published(made, tmp_path, monkeypatch
         )
 
     assert (copied / "export" / "model.lines.tflite").read_bytes() == before
+
+
+def test_a_second_file_that_ends_its_process_ends_no_other(made, tmp_path, monkeypatch):
+    process = tmp_path / "ends.py"
+    process.write_text("import os; os.abort()")
+    monkeypatch.setattr(lines_process, "__file__", str(process))
+    run = Run(RunFolder(made))
+
+    with pytest.raises(ParityError, match="cannot be run by LiteRT: .* SIGABRT"):
+        lines.write_lines(FinishedModel(run.model, run._task, "stretch"), tmp_path, LIMIT)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import tl_toolkit as tl
 from tests.command import tltool
 from tests.runs.written import write_predictions, write_run
 from tl_toolkit.errors import DataError, RecipeError
+from tl_toolkit.runs import results
 from tl_toolkit.runs.places import resume_run
 from tl_toolkit.runs.results import finish, list_damaged
 
@@ -85,6 +86,30 @@ def test_what_reads_a_damaged_result_names_it_and_what_to_do(name, tmp_path):
         assert problem.where == str(file)
         assert problem.what.startswith("is not the file that the run wrote")
         assert "tltool reproduce" in problem.hint
+
+
+def test_a_comparison_names_what_is_damaged_of_all_runs(tmp_path):
+    folders = [write_finished(tmp_path), write_finished(tmp_path)]
+    for folder in folders:
+        cut(folder.metrics)
+
+    with pytest.raises(DataError) as caught:
+        tl.compare([folder.path for folder in folders])
+
+    assert [problem.where for problem in caught.value.problems] == [
+        str(folder.metrics) for folder in folders
+    ]
+
+
+def test_only_what_is_read_is_hashed(tmp_path, monkeypatch):
+    """The predictions of a million images are a hundred megabytes."""
+    folder, hashed = write_finished(tmp_path), []
+    hash_file = results.hash_file
+    monkeypatch.setattr(results, "hash_file", lambda file: hashed.append(file) or hash_file(file))
+
+    _ = tl.load_run(folder.path).metrics
+
+    assert hashed == [folder.metrics]
 
 
 def test_runs_show_lists_damaged_results(tmp_path):

@@ -1,5 +1,6 @@
 """A server is replaced while clients ask: no request is refused, reset or lost."""
 
+import asyncio
 import os
 import re
 import shutil
@@ -164,6 +165,52 @@ def test_the_last_answers_of_a_server_close_their_connections(small_model, monke
 
     assert [answer.status_code for answer in answers] == [200, 200]
     assert [answer.headers.get("connection") for answer in answers] == [None, "close"]
+
+
+def test_while_a_server_ends_its_address_is_free_for_the_next_offer(small_model, monkeypatch):
+    monkeypatch.setattr(server, "_LINGER_SECONDS", LONG)
+    ending, said = tl.serve(small_model, port=0, progress=False), []
+    port = int(ending.url.rsplit(":", 1)[1])
+
+    with httpx.Client(base_url=ending.url, timeout=LONG) as client:
+        find_version(client)  # it keeps its connection: the server waits for it
+        ending._leave()
+        wait_until(lambda: ending._socket.fileno() < 0)
+        with tl.serve(small_model, port=port, progress=said.append):
+            is_ending = ending._thread.is_alive()
+    ending.close()
+
+    assert is_ending
+    assert [event.text for event in said if event.kind == "warning"] == []
+
+
+def test_a_connection_that_was_accepted_as_a_server_ends_is_answered():
+    """Of the loop's turns: one accepts, the server ends in the next one, before a protocol is."""
+
+    async def answer(scope, receive, send):
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+    async def ask():
+        config = server._configure(answer, LONG)
+        config.lifespan = "off"
+        ending, bound = (
+            server._Uvicorn(config, lambda: None),
+            socket.create_server(("127.0.0.1", 0)),
+        )
+        config.load()
+        ending.lifespan = config.lifespan_class(config)
+        await ending.startup([bound])
+        ending.end(LONG)
+        with socket.create_connection(bound.getsockname(), LONG) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            await ending.shutdown([bound])
+            return client.recv(1 << 10)
+
+    assert asyncio.run(ask()).startswith(b"HTTP/1.1 204")
 
 
 class Process:

@@ -12,6 +12,7 @@ from PIL import Image
 from tests.command import tltool
 from tests.tables import list_recipe
 from tl_toolkit.api.data import check_data
+from tl_toolkit.api.inputs import list_inputs
 from tl_toolkit.api.split import split_data
 from tl_toolkit.errors import DataError
 from tl_toolkit.images.scan import ScanSettings, inspect_images, scan
@@ -224,6 +225,24 @@ def test_rows_without_a_label_or_an_image_are_named(tmp_path):
              cache_dir=tmp_path / "cache")  # fmt: skip
 
     assert unlabelled.what == "a.parquet:5: no label"
+
+
+def test_rows_without_an_image_are_no_hindrance_to_the_others(tmp_path, monkeypatch):
+    monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path / "cache"))
+    rows = make_rows(4)
+    rows[1]["image"] = None
+    rows[2]["image"] = {"bytes": None, "path": "gone.png"}
+    table = write(tmp_path / "a.parquet", rows)
+
+    inputs = list_inputs(table, None, print)
+
+    gone = [tmp_path / "a.parquet#2", tmp_path / "a.parquet#3"]
+    assert inputs.files[1:3] == list(inputs.missing) == gone
+    assert [path.read_bytes() for path in (inputs.files[0], inputs.files[3])] == [
+        rows[0]["image"]["bytes"], rows[3]["image"]["bytes"],
+    ]  # fmt: skip
+    with pytest.raises(DataError, match="a.parquet#2  holds no image"):
+        list_inputs(gone, None, print)
 
 
 def write_flags(path, rows):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_toolkit.api.listing import RunInfo, read_info, read_json, read_recipe_of
-from tl_toolkit.errors import Problem, RecipeError
+from tl_toolkit.errors import DataError, Problem, RecipeError
 from tl_toolkit.plan.values import describe_value, find_differences
 from tl_toolkit.printing.tables import numbers_of
 from tl_toolkit.recipe.load import list_values
@@ -18,7 +18,7 @@ from tl_toolkit.recipe.tasks import DEFAULT_TASK, TaskSection, find_task
 from tl_toolkit.runs.files import write_atomically
 from tl_toolkit.runs.folder import InFolder, RunFolder
 from tl_toolkit.runs.places import find_run
-from tl_toolkit.runs.results import refuse_damaged
+from tl_toolkit.runs.results import describe_damage, list_damaged
 
 if TYPE_CHECKING:
     from tl_toolkit.evaluation.pairing import SavedPredictions
@@ -197,8 +197,7 @@ def compare(runs: Sequence[str | Path | InFolder], *, root: str | Path = "runs")
     top = Path(os.path.abspath(root))
     infos = [read_info(folder, top) for folder in folders]
     recipes = [read_recipe_of(folder) for folder in folders]
-    for folder in folders:
-        refuse_damaged(folder, folder.metrics, folder.predictions)
+    _refuse_damaged(folders)
     metrics = [read_json(folder.metrics) for folder in folders]
     tests, untested = _test_all(folders, infos, recipes)
     return RunComparison(
@@ -231,6 +230,16 @@ def _check(folders: Sequence[RunFolder]) -> None:
     ]
     if wrong:
         raise RecipeError(wrong)
+
+
+def _refuse_damaged(folders: Sequence[RunFolder]) -> None:
+    problems = [
+        describe_damage(folder, file)
+        for folder in folders
+        for file in list_damaged(folder, folder.metrics, folder.predictions)
+    ]
+    if problems:
+        raise DataError(problems)
 
 
 def _list_fields(recipe: Recipe | None, folder: RunFolder) -> dict[str, Any]:

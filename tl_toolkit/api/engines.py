@@ -76,8 +76,10 @@ def predict_by_export(
                 f"the LiteRT export has no {' and no '.join(needs)}",
                 hint="predict without --engine",
             )
-        predict = _predict_maps if run.recipe.task.is_dense else _predict
-        predictions, runtime = predict(run, inputs, out, report)
+        if run.recipe.task.is_dense:
+            predictions, runtime = _predict_maps(run, inputs, engine, out, report)
+        else:
+            predictions, runtime = _predict(run, inputs)
     except NotQuick as reason:
         if engine == "litert":
             hint = reason.hint.replace("RUN", name_run(run.path))
@@ -90,9 +92,7 @@ def predict_by_export(
     return predictions
 
 
-def _predict(
-    run: Run, inputs: Inputs, out: Path | None, report: Handler
-) -> tuple[list[Prediction], str]:
+def _predict(run: Run, inputs: Inputs) -> tuple[list[Prediction], str]:
     """Returns the predictions of an export with one output for each image, and its runtime."""
     from tl_toolkit.export.quick import open_quick
 
@@ -105,10 +105,10 @@ def _predict(
 
 
 def _predict_maps(
-    run: Run, inputs: Inputs, out: Path | None, report: Handler
+    run: Run, inputs: Inputs, engine: Engine, out: Path | None, report: Handler
 ) -> tuple[list[Prediction], str]:
     """Returns the maps of an export with an output for each pixel, and its runtime."""
-    from tl_toolkit.export.quick import open_quick_maps
+    from tl_toolkit.export.quick import MOST_PIXELS, open_quick_maps
     from tl_toolkit.export.quick_files import read_all_quick, read_quick
 
     data, arrays, refused = run.recipe.data, inputs.arrays, _list_refused(inputs)
@@ -117,7 +117,8 @@ def _predict_maps(
     model, runtime = open_quick_maps(
         run.folder, data.image_size, run.resize, form, threads=_count_threads()
     )
-    read_all_quick(inputs.files, arrays, refused)
+    most = MOST_PIXELS if engine == "auto" else None
+    read_all_quick(inputs.files, arrays, refused, most=most)
     predictions = model.predict(
         inputs.files,
         lambda path: arrays[path] if path in arrays else read_quick(path),

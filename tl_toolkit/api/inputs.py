@@ -84,7 +84,7 @@ def list_inputs(
             continue
         path = _check_path(item, f"paths[{place}]")
         try:
-            images = _extract(path) or list_images(
+            images = _extract(path, inputs.missing) or list_images(
                 path, left_out=lost, suffixes=suffixes_of(channels)
             )
         except DataError as error:
@@ -107,19 +107,27 @@ def list_inputs(
     return inputs
 
 
-def _extract(path: Path) -> list[Path]:
-    """Returns the images of a Parquet or TFRecord file, written into the cache; [] for others."""
+def _extract(path: Path, missing: dict[Path, Problem]) -> list[Path]:
+    """Returns the images of a Parquet or TFRecord file, written into the cache; [] for others.
+
+    A row without one is named as `shop.parquet#12`, and is one of the missing.
+    """
     members = list_members(path)
     if not members:
         return []
     from tl_toolkit.images.members import EXTRACTED, extract_members
 
     files = extract_members(members, default_cache_dir() / EXTRACTED)
-    rows = {str(locate_member(file)[1]) for file in files if file.startswith(INSIDE)}
-    if rows:
-        what = f"holds no image in its rows {', '.join(sorted(rows, key=int)[:5])}"
-        raise DataError(Problem(str(path), what, "", "rows that hold one, as FILE#1"))
-    return list(map(Path, files))
+    if all(file.startswith(INSIDE) for file in files):
+        raise DataError(Problem(str(path), "holds no image", "", "a row that has one, as FILE#1"))
+    images = []
+    for file in files:
+        image = Path(file)
+        if file.startswith(INSIDE):
+            image = Path(f"{path}#{locate_member(file)[1]}")
+            missing[image] = Problem(str(image), "holds no image")
+        images.append(image)
+    return images
 
 
 def _as_items(paths: Any) -> list[Any]:

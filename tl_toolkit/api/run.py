@@ -286,7 +286,7 @@ class Run(InFolder):
     ) -> dict[str, Any]:
         """Returns metrics with what the run has measured beside them on a split of its own."""
         measured: Mapping[str, Any] = {}
-        if self.folder.metrics in list_damaged(self.folder):
+        if list_damaged(self.folder, self.folder.metrics):
             text = "was changed after the run: what it measured beside the model is left out"
             progress(warning(f"{self.folder.metrics} {text}"))
         elif self.folder.metrics.is_file():

@@ -30,6 +30,7 @@ from tl_toolkit.tasks.predictions import OutputReader, Prediction
 
 __all__ = [
     "MOST_FILES",
+    "MOST_PIXELS",
     "QuickModel",
     "describe_origin",
     "is_stale",
@@ -40,6 +41,10 @@ __all__ = [
 MOST_FILES = 32
 """The most images that an export predicts unasked. For more, starting TensorFlow is a small part of
 the time, and Keras predicts, as it does without an export."""
+
+MOST_PIXELS = 1 << 21
+"""Likewise the most pixels of maps. An export runs its base once for every tile of them: for a
+photo of 12 million pixels 366 times, where Keras runs it once."""
 
 _MODEL, _PROOF = "model.tflite", "parity.litert.json"
 _OF_WEIGHTS = ("config.json", "model.weights.h5")
@@ -182,8 +187,10 @@ def _open(folder: RunFolder, name: str, threads: int) -> tuple[Any, str]:
     if importlib.util.find_spec(RUNTIME) is None:
         hint = "pip install 'tl-toolkit[litert]'"
         raise NotQuick("LiteRT is not installed", is_plain=True, hint=hint)
+    hint = "tltool export RUN --to litert"
+    if not (folder.export / name).is_file():  # of an earlier version
+        raise NotQuick(f"the LiteRT export has no {name}", hint=hint)
     if not _is_proved(folder, path, proof, name):
-        hint = "tltool export RUN --to litert"
         raise NotQuick(f"{path} is not proved to be of this run as it is now", hint=hint)
     try:
         interpreter, runtime = import_litert()  # never the one of TensorFlow, which takes seconds

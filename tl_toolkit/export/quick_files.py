@@ -28,7 +28,11 @@ class NotQuick(Exception):
 
 
 def read_all_quick(
-    files: Sequence[Path], arrays: Mapping[Path, np.ndarray], refused: Mapping[Path, str]
+    files: Sequence[Path],
+    arrays: Mapping[Path, np.ndarray],
+    refused: Mapping[Path, str],
+    *,
+    most: int | None = None,
 ) -> None:
     """Refuses files that take the decoder, before the first picture is written.
 
@@ -36,13 +40,18 @@ def read_all_quick(
         files: Image files.
         arrays: Pixels of those that are no files.
         refused: Why some hold no image.
+        most: The most pixels of all; None for any number.
 
     Raises:
-        NotQuick: A file takes the decoder.
+        NotQuick: A file takes the decoder, or there are more pixels.
     """
+    count = 0
     for path in files:
-        if path not in refused and path not in arrays:
-            read_quick(path)
+        if path not in refused:
+            height, width = (arrays[path] if path in arrays else read_quick(path)).shape[:2]
+            count += height * width
+        if most is not None and count > most:
+            raise NotQuick(f"the images have more than {most:,} pixels", is_plain=True)
 
 
 def read_quick(path: Path) -> np.ndarray:

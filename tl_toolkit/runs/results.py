@@ -34,17 +34,20 @@ def _digest_results(folder: RunFolder) -> dict[str, str]:
     return {file.relative_to(folder.path).as_posix(): hash_file(file) for file in files}
 
 
-def list_damaged(folder: RunFolder) -> list[Path]:
+def list_damaged(folder: RunFolder, *files: Path) -> list[Path]:
     """Returns the results that are not what the run wrote; none where it kept no digests.
 
     A file that somebody removed is none of them: what reads it says that it is missing.
 
     Args:
         folder: The run.
+        *files: Those that are compared; all without any.
     """
     digests = folder.read_status().get(_DIGESTS)
-    kept = sorted(digests.items()) if isinstance(digests, dict) else []
-    return [folder.path / name for name, digest in kept if _differs(folder.path / name, digest)]
+    named = sorted(digests.items()) if isinstance(digests, dict) else []
+    kept = [(folder.path / name, digest) for name, digest in named]
+    chosen = [(file, digest) for file, digest in kept if not files or file in files]
+    return [file for file, digest in chosen if _differs(file, digest)]
 
 
 def _differs(file: Path, digest: object) -> bool:
@@ -81,6 +84,6 @@ def refuse_damaged(folder: RunFolder, *files: Path) -> None:
     Raises:
         DataError: Some are not; all of them are named.
     """
-    damaged = [file for file in list_damaged(folder) if file in files]
+    damaged = list_damaged(folder, *files) if files else []
     if damaged:
         raise DataError([describe_damage(folder, file) for file in damaged])

@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
 
@@ -76,7 +76,8 @@ class Server:
             self._versions.load_first()
             is_local = is_loopback(self._socket.getsockname()[0])
             app = build_app(self._versions, settings, name, is_local=is_local)
-            self._server = _Uvicorn(_configure(app, settings.timeout_seconds))
+            config = _configure(app, settings.timeout_seconds)
+            self._server = _Uvicorn(config, self._close_offer)
             self._closing = stack.pop_all()
         self.url = name_url(self._socket)
         self._offer: Offer | None = None
@@ -113,6 +114,10 @@ class Server:
         except OSError as error:
             self._report(warning(f"no server can take over from this one: {error}"))
 
+    def _close_offer(self) -> None:
+        if self._offer is not None:
+            self._offer.close()
+
     def _leave(self) -> None:
         self._report(message("another server answers now: this one ends"))
         self._server.end(_LINGER_SECONDS)
@@ -131,8 +136,7 @@ class Server:
     def close(self) -> None:
         """Answers the requests in flight, and ends."""
         self._server.should_exit = True
-        if self._offer is not None:
-            self._offer.close()
+        self._close_offer()
         self._thread.join()
         self._closing.close()
 
@@ -163,9 +167,10 @@ class _Loader:
 class _Uvicorn(uvicorn.Server):
     """Uvicorn without its handlers of signals, which end the process by the signal again."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, leave: Callable[[], None]) -> None:
         super().__init__(config)
         self.listening = threading.Event()
+        self._leave = leave
         self._linger_seconds = 0.0
 
     @contextlib.contextmanager
@@ -203,6 +208,13 @@ class _Uvicorn(uvicorn.Server):
         Args:
             sockets: The bound sockets.
         """
+        self._leave()
+        for bound in sockets or []:
+            asyncio.get_running_loop().remove_reader(bound)
+        # What was accepted a moment ago gets its protocol first: asyncio drops it once a server is
+        # closed. One turn of the loop makes its transport, the next one counts it.
+        for _ in range(2):
+            await asyncio.sleep(0)
         for server in self.servers:
             server.close()
         for bound in sockets or []:
