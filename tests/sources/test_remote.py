@@ -28,6 +28,7 @@ from tl_toolkit.recipe.remote import (
 )
 from tl_toolkit.runs.locks import hold
 from tl_toolkit.sources import objects, stores
+from tl_toolkit.sources.object_cache import ObjectCache
 from tl_toolkit.sources.objects import read_image_file, stat_image
 from tl_toolkit.sources.read_ahead import ReadAhead
 from tl_toolkit.sources.remote import list_remote_folders
@@ -210,6 +211,22 @@ def test_a_damaged_file_of_the_cache_is_read_from_the_store_again(bucket, tmp_pa
 
     assert read_image_file(path) == encoded
     assert len(read) == 1
+
+
+def test_a_cache_that_is_cleared_meanwhile_keeps_what_comes_later(tmp_path, monkeypatch, caplog):
+    cache, write = ObjectCache(tmp_path / "objects", 10**6), Path.write_bytes
+
+    def write_and_clear(path, content):
+        write(path, content)
+        ObjectCache(tmp_path / "objects", 10**6).clear()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", write_and_clear)
+        cache.put("a", b"lost")
+    cache.put("b", b"kept")
+
+    assert (cache.get("a"), cache.get("b")) == (None, b"kept")
+    assert not caplog.records
 
 
 def test_a_cache_that_cannot_be_written_keeps_nothing(bucket, tmp_path, caplog):
