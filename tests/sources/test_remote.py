@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import sys
 import threading
 import traceback
 from pathlib import Path
@@ -243,6 +244,25 @@ def test_a_store_without_its_package_names_it(tmp_path, monkeypatch):
 
     with pytest.raises(DataError, match=r"needs gcsfs, which is not installed\. Try: pip install"):
         plan("gs://bucket/photos")
+
+
+@pytest.mark.parametrize(
+    ("address", "hint"),
+    [
+        ("s3://bucket/photos", r'pip install "tl-toolkit\[s3\]"'),
+        ("gs://bucket/photos", "pip install gcsfs"),  # which brings fsspec
+        ("file:///photos", "pip install fsspec"),
+    ],
+)
+def test_without_fsspec_one_command_brings_all_that_an_address_takes(
+    address, hint, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path))
+    monkeypatch.setattr(stores, "_systems", {})
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+
+    with pytest.raises(DataError, match=f"needs fsspec, which is not installed. Try: {hint}"):
+        plan(address)
 
 
 def test_offline_the_last_listing_and_the_cache_are_taken(bucket, monkeypatch):
