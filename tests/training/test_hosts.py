@@ -128,6 +128,18 @@ def test_hosts_that_come_to_the_training_go_on_together():
     assert in_meeting(work) == [b"0"] * 3
 
 
+def test_the_limit_of_coming_to_the_training_is_none_of_the_training_itself(monkeypatch):
+    monkeypatch.setattr("tl_toolkit.training.meeting._ANSWER_SECONDS", 2.0)
+
+    def work(meeting, index):
+        meeting.gather(2.0)
+        if index == 0:
+            time.sleep(5)  # it evaluates and exports, when the others are done
+        return meeting.share(b"done")
+
+    assert in_meeting(work) == [b"done"] * 3
+
+
 def test_hosts_that_do_not_come_are_named():
     addresses = free_addresses()
 
