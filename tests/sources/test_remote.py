@@ -409,6 +409,18 @@ def test_what_a_killed_call_has_left_is_removed_with_the_folders_it_empties(buck
     assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["ants", "bees"]
 
 
+def test_an_object_that_marks_a_folder_is_no_file(bucket, monkeypatch):
+    system, root, address = bucket
+    system.pipe(f"{root}/bees/new/er/9.jpg", system.cat(f"{root}/ants/0.jpg"))
+    for folder in ("ants", "bees/new", "bees/new/er"):  # as a real store may hold them
+        monkeypatch.setitem(system.store, f"{root}/{folder}", system.store[f"{root}/ants/0.jpg"])
+
+    assert sorted(file.path for file in survey(address).files) == sorted(
+        [f"{address}/{name}/{number}.jpg" for name in ("ants", "bees") for number in range(5)]
+        + [f"{address}/bees/new/er/9.jpg"]
+    )
+
+
 def test_a_file_that_became_a_folder_is_mirrored_and_back(bucket):
     system, root, address = bucket
     system.pipe(f"{root}/cats", b"file")
