@@ -96,7 +96,12 @@ class Meeting:
         if not self.hosts.is_first:
             self._send(0, b"here")
             # The first host waits as long for others, and then says which one is missing.
-            absent = self._receive(0, _MOST_FACTS, deadline + _ANSWER_SECONDS)
+            try:
+                absent = self._receive(0, _MOST_FACTS, deadline + _ANSWER_SECONDS)
+            except HostError as error:
+                if not isinstance(error.__cause__, TimeoutError):
+                    raise
+                absent = self.hosts.describe(0).encode()  # its connection stands
             self._lift_limits()
             if absent:
                 raise HostError(_describe_missing(absent.decode(errors="replace"), seconds))
