@@ -1,9 +1,11 @@
 """What reading objects several at a time is worth, on a store that answers late.
 
     python benchmarks/objects.py --images 200 --delay 0.05
+    python benchmarks/objects.py --listed 50000
 
 Images lie in memory, behind fsspec; each request for one waits before it answers. A scan and an
 epoch are timed with as many readers as files of a disk have, and with as many as objects have.
+With --listed a listing of so many objects is timed instead, the first one and another.
 """
 
 from __future__ import annotations
@@ -69,13 +71,35 @@ def measure(readers: int | None) -> tuple[int, float, float]:
             return count, scanned - began, time.perf_counter() - scanned
 
 
+def measure_listing(system: fsspec.AbstractFileSystem, count: int) -> None:
+    from tl_toolkit.recipe.remote import mirror_of
+    from tl_toolkit.sources.objects import INDEX
+    from tl_toolkit.sources.remote import list_remote_folders
+
+    for number in range(count):
+        system.pipe(f"/benchmark/listed/{'ab'[number % 2]}/photo-{number:06}.jpg", b"x")
+    with tempfile.TemporaryDirectory() as cache, mock.patch.dict(os.environ):
+        os.environ["TL_TOOLKIT_CACHE"] = cache
+        folder = mirror_of("memory://benchmark/listed")
+        for words in ("new", "again"):
+            began = time.process_time()
+            list_remote_folders({"data.train": folder})
+            microseconds = 1e6 * (time.process_time() - began) / count
+            size = (folder / INDEX).stat().st_size / count
+            print(f"{words:>6}: {microseconds:.0f} us of a core, {size:.0f} bytes, each object")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--side", type=int, default=224)
     parser.add_argument("--delay", type=float, default=0.05, help="Seconds of each request.")
+    parser.add_argument("--listed", type=int, default=0, help="Time a listing of so many alone.")
     arguments = parser.parse_args()
     system = fsspec.filesystem("memory")
+    if arguments.listed:
+        measure_listing(system, arguments.listed)
+        return
     draw(system, arguments.images, arguments.side)
     cat_file = type(system).cat_file
 

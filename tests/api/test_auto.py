@@ -324,16 +324,23 @@ def test_no_training_of_the_first_run_is_ended_by_its_time(work):
     runs = AutoRuns(work)
     work.budget.clock.now = 70.0  # of 60
 
+    features = Event("features_computed", done=4, total=24)
+    choice = BaseChoice("vgg_tiny", "vgg_tiny", {}, "random")
+
+    runs.train_head = lambda choice: work.handle(features)
+    with pytest.raises(RecipeError, match="4 of 24 images had gone through the frozen part"):
+        runs.train_first(choice)
+    work.budget.clock.now = 65.0  # less than a tenth more
+    runs.train_first(choice)
+
     def train(choice):
+        work.budget.clock.now = 70.0
         for kind in ("step_ended", "epoch_ended"):
             work.handle(Event(kind))
-        work.handle(Event("features_computed", done=4, total=24))
+        work.handle(features)  # of the next phase
 
     runs.train_head = train
-    with pytest.raises(RecipeError, match="4 of 24 images had gone through the frozen part"):
-        runs.train_first(BaseChoice("vgg_tiny", "vgg_tiny", {}, "random"))
-    work.budget.clock.now = 65.0  # less than a tenth more
-    runs.train_first(BaseChoice("vgg_tiny", "vgg_tiny", {}, "random"))
+    runs.train_first(choice)
 
 
 def test_the_rest_of_reading_is_foreseen_by_what_is_done():
@@ -349,6 +356,18 @@ def test_the_rest_of_reading_is_foreseen_by_what_is_done():
     reading.note(Event("targets_inspected", done=5, total=10))
     assert reading.left == 0.0
     assert reading.describe() == "5 of 10 maps of targets were inspected"
+
+
+def test_features_that_were_not_stored_are_foreseen_again():
+    clock = Clock()
+    reading = Reading(clock)
+
+    for done in (32, 64, 96):
+        reading.note(Event("features_computed", done=done, total=128))
+        clock.now += 32.0
+    clock.now -= 32.0
+
+    assert reading.left == 128.0  # a second each; none of the 96 is kept
 
 
 def test_a_folder_in_use_is_refused_and_so_is_another_question(stopped, finished, tmp_path):

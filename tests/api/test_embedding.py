@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import fsspec
 import keras
 import numpy as np
 import pytest
@@ -239,6 +240,25 @@ def test_the_table_of_images_to_label_is_read_back_once_it_is_filled_in(run, pho
     overrides = {"~data.train": None, "data.csv": str(folder / "next.csv")}
     plan = tl.validate(run.recipe, overrides)
     assert plan.classes == ("ants", "bees") and len(plan.listing.files) == 6
+
+
+@pytest.fixture
+def address(folder):
+    """The address of a store in memory that holds the ten images."""
+    system = fsspec.filesystem("memory")
+    system.put(str(folder), f"/{folder.name}", recursive=True)
+    yield f"memory://{folder.name}"
+    system.rm(f"/{folder.name}", recursive=True)
+
+
+def test_images_of_a_store_are_found_and_named_by_their_addresses(run, address, tmp_path):
+    (nearest,) = tl.similar(run, f"{address}/3.png", address, n=1)
+    tl.label_next(run, address, n=10).save(tmp_path / "next.csv")
+
+    assert nearest.path in {f"{address}/{place}.png" for place in range(10) if place != 3}
+    with open(tmp_path / "next.csv") as file:
+        paths = {row["path"] for row in csv.DictReader(file)}
+    assert paths == {f"{address}/{place}.png" for place in range(10)}
 
 
 def test_label_next_predicts_what_the_run_does_and_computes_once(run, folder):

@@ -1,6 +1,9 @@
 """A feature store on an object store: hosts share it, and read the values of one process."""
 
+import shutil
+
 import fsspec
+import numpy as np
 import pytest
 
 import tl_toolkit as tl
@@ -89,8 +92,6 @@ def test_what_a_killed_writer_left_is_no_shard_and_is_computed(photos, store, tm
 
 def values_of_all(root):
     """The features of each image at each key, where several shards may hold an image."""
-    import numpy as np
-
     from tl_toolkit.features.shards import map_shard, read_images
     from tl_toolkit.features.store import FeatureCache
 
@@ -138,6 +139,37 @@ def test_copies_stay_within_the_budget(photos, store):
     with pytest.raises(RecipeError, match=r"do not fit into features\.max_gb"):
         fill(photos, address, max_gb=1e-9)
     assert not values_of(mirror_of(address))
+
+
+def test_a_full_disk_receives_no_copies(photos, store, monkeypatch):
+    system, root, address, become = store
+    fill(photos, address)
+    become("second")
+    usage = shutil.disk_usage(mirror_of(address).anchor)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=10**9))
+
+    with pytest.raises(RecipeError, match="do not fit into .* or on the disk"):
+        fill(photos, address)
+    assert not values_of(mirror_of(address))
+
+
+def test_a_folder_that_cannot_be_written_is_no_error_of_the_store(photos, store, tmp_path):
+    system, root, address, become = store
+    fill(photos, address)
+    key, *_ = system.ls(root, detail=False)
+    (whole, *_) = system.glob(f"{key}/*/images.npy")
+    with system.open(whole) as file:
+        wanted = np.load(file)[0].tobytes()
+    (tmp_path / "file").touch()
+    asked = []
+
+    shards = SharedShards(
+        f"{address}/{key.rpartition('/')[2]}", tmp_path / "file" / "key",
+        lambda size: asked.append(size) or True,
+    )  # fmt: skip
+    shards.pull([wanted])
+
+    assert asked  # it would have been copied
 
 
 def test_shards_without_a_wanted_image_are_not_copied(photos, store, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import sys
 import threading
 import traceback
 from pathlib import Path
@@ -28,6 +29,7 @@ from tl_toolkit.recipe.remote import (
 )
 from tl_toolkit.runs.locks import hold
 from tl_toolkit.sources import objects, stores
+from tl_toolkit.sources.object_cache import ObjectCache
 from tl_toolkit.sources.objects import read_image_file, stat_image
 from tl_toolkit.sources.read_ahead import ReadAhead
 from tl_toolkit.sources.remote import list_remote_folders
@@ -212,6 +214,22 @@ def test_a_damaged_file_of_the_cache_is_read_from_the_store_again(bucket, tmp_pa
     assert len(read) == 1
 
 
+def test_a_cache_that_is_cleared_meanwhile_keeps_what_comes_later(tmp_path, monkeypatch, caplog):
+    cache, write = ObjectCache(tmp_path / "objects", 10**6), Path.write_bytes
+
+    def write_and_clear(path, content):
+        write(path, content)
+        ObjectCache(tmp_path / "objects", 10**6).clear()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", write_and_clear)
+        cache.put("a", b"lost")
+    cache.put("b", b"kept")
+
+    assert (cache.get("a"), cache.get("b")) == (None, b"kept")
+    assert not caplog.records
+
+
 def test_a_cache_that_cannot_be_written_keeps_nothing(bucket, tmp_path, caplog):
     path = survey(bucket[2]).files[0].path
     (tmp_path / "cache" / "objects").write_bytes(b"a file")
@@ -226,6 +244,25 @@ def test_a_store_without_its_package_names_it(tmp_path, monkeypatch):
 
     with pytest.raises(DataError, match=r"needs gcsfs, which is not installed\. Try: pip install"):
         plan("gs://bucket/photos")
+
+
+@pytest.mark.parametrize(
+    ("address", "hint"),
+    [
+        ("s3://bucket/photos", r'pip install "tl-toolkit\[s3\]"'),
+        ("gs://bucket/photos", "pip install gcsfs"),  # which brings fsspec
+        ("file:///photos", "pip install fsspec"),
+    ],
+)
+def test_without_fsspec_one_command_brings_all_that_an_address_takes(
+    address, hint, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path))
+    monkeypatch.setattr(stores, "_systems", {})
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+
+    with pytest.raises(DataError, match=f"needs fsspec, which is not installed. Try: {hint}"):
+        plan(address)
 
 
 def test_offline_the_last_listing_and_the_cache_are_taken(bucket, monkeypatch):
@@ -384,6 +421,18 @@ def test_what_a_killed_call_has_left_is_removed_with_the_folders_it_empties(buck
     mirror(address)
 
     assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["ants", "bees"]
+
+
+def test_an_object_that_marks_a_folder_is_no_file(bucket, monkeypatch):
+    system, root, address = bucket
+    system.pipe(f"{root}/bees/new/er/9.jpg", system.cat(f"{root}/ants/0.jpg"))
+    for folder in ("ants", "bees/new", "bees/new/er"):  # as a real store may hold them
+        monkeypatch.setitem(system.store, f"{root}/{folder}", system.store[f"{root}/ants/0.jpg"])
+
+    assert sorted(file.path for file in survey(address).files) == sorted(
+        [f"{address}/{name}/{number}.jpg" for name in ("ants", "bees") for number in range(5)]
+        + [f"{address}/bees/new/er/9.jpg"]
+    )
 
 
 def test_a_file_that_became_a_folder_is_mirrored_and_back(bucket):

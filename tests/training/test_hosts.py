@@ -119,6 +119,24 @@ def test_a_host_that_does_not_come_to_the_training_is_named_to_all(is_alive):
         assert "host 2" not in str(error)
 
 
+def test_a_first_host_that_does_not_come_is_named_and_not_taken_for_dead(monkeypatch):
+    monkeypatch.setattr("tl_toolkit.training.meeting._ANSWER_SECONDS", 2.0)
+    done = threading.Barrier(3, timeout=20)
+
+    def work(meeting, index):
+        try:
+            if index:
+                meeting.gather(0.2)
+        finally:
+            done.wait()
+
+    _, *others = in_meeting(work)
+
+    for error in others:
+        assert "host 0 (127.0.0.1:" in str(error) and "host_wait" in str(error)
+        assert "is gone" not in str(error)
+
+
 def test_hosts_that_come_to_the_training_go_on_together():
     def work(meeting, index):
         time.sleep(index / 10)
@@ -126,6 +144,18 @@ def test_hosts_that_come_to_the_training_go_on_together():
         return meeting.share(f"{index}".encode())
 
     assert in_meeting(work) == [b"0"] * 3
+
+
+def test_the_limit_of_coming_to_the_training_is_none_of_the_training_itself(monkeypatch):
+    monkeypatch.setattr("tl_toolkit.training.meeting._ANSWER_SECONDS", 2.0)
+
+    def work(meeting, index):
+        meeting.gather(2.0)
+        if index == 0:
+            time.sleep(5)  # it evaluates and exports, when the others are done
+        return meeting.share(b"done")
+
+    assert in_meeting(work) == [b"done"] * 3
 
 
 def test_hosts_that_do_not_come_are_named():

@@ -1,6 +1,7 @@
 """The oracles behind one adapter: deterministic, unmoved by failures, gone through to the end."""
 
 import json
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -213,7 +214,7 @@ def test_a_batch_of_tpe_is_spread_by_trials_that_have_no_score():
     batch = [chooser.propose().values["a"] for _ in range(10)]
 
     assert chooser.propose() is None  # until the ten have scores
-    assert len(set(batch)) == 10
+    assert statistics.pstdev(batch) > 0.15  # 0.02 to 0.07 by a sampler that does not count them
 
 
 def test_optuna_keeps_the_level_of_its_log(capfd):

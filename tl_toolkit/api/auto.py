@@ -79,7 +79,8 @@ def auto(
     Args:
         data: A folder or a table, as `tltool init` takes it.
         minutes: All the time that it may take, a tenth more at most; by default 10, and that of the
-            first call where it is resumed. The first run is trained however long it takes.
+            first call where it is resumed. Once the first run's images are read, it is trained
+            however long it takes.
         task: The task; by default the one that the data is recognized as.
         bases: As in `rank_bases`.
         most_operations: As in `rank_bases`.
@@ -100,7 +101,8 @@ def auto(
 
     Raises:
         DataError: No task recognizes the data, or the images cannot be used.
-        RecipeError: No base can be used, or options do not go together.
+        RecipeError: No base can be used, options do not go together, or the time ran out before the
+            first run's images were read.
     """
     clock = clock or _count_seconds(time.monotonic())
     if minutes is not None and not minutes > 0:

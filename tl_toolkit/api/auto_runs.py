@@ -61,9 +61,13 @@ class AutoRuns:
         Raises:
             RecipeError: The time ran out before its images were read.
         """
-        budget = self.work.budget
+        budget, reading = self.work.budget, self.work.reading
+
+        def exceed() -> float:  # a later phase reads features too
+            return -math.inf if reading.is_over else -_EXCESS * budget.seconds
+
         try:
-            with budget.keeping(lambda: -_EXCESS * budget.seconds, kinds=READING):
+            with budget.keeping(exceed, kinds=READING):
                 self.train_head(choice)
         except TimeIsUp:
             shutil.rmtree(self.work.folder.path / name_head(choice.name), ignore_errors=True)
@@ -75,8 +79,8 @@ class AutoRuns:
         minutes = math.ceil(seconds / 60)
         what = f"ran out before the first run could be trained: {self.work.reading.describe()}"
         expected = "A first run needs all of them, and the time to train a head."
-        hint = f"--minutes {minutes} --resume, which keeps what was done; or a folder of fewer "
-        hint += "images, or a smaller data.image_size"
+        hint = f"--minutes {minutes} --resume, which inspects no image again; or a folder of "
+        hint += "fewer images, or a smaller data.image_size"
         return RecipeError(Problem(f"--minutes {self.work.record.minutes:g}", what, expected, hint))
 
     def try_head(self, choice: BaseChoice) -> None:

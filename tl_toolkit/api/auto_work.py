@@ -19,6 +19,7 @@ _SHOWN = ("warning", "weights_fetched", "features_computed", "trial_began", "tri
 _NOTED = ("trial_ended", "epoch_ended", "step_ended", "fold_ended", *READING)
 """Events after which the seconds that are spent are written, if they are so many:"""
 _NOTE_SECONDS = 5.0
+_TRAINED = ("step_ended", "epoch_ended")
 _DONE = {
     "images_inspected": "images were inspected",
     "targets_inspected": "maps of targets were inspected",
@@ -31,9 +32,13 @@ class Reading:
 
     Args:
         clock: As in `Budget`.
+
+    Attributes:
+        is_over: Whether a step of training was taken since.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
+        self.is_over = False
         self._clock = clock
         self._last: Event | None = None
         self._first = (0.0, 0)
@@ -44,6 +49,7 @@ class Reading:
         Args:
             event: Any event.
         """
+        self.is_over |= event.kind in _TRAINED
         if event.kind not in READING:
             return
         last = self._last
@@ -53,12 +59,16 @@ class Reading:
 
     @property
     def left(self) -> float:
-        """Seconds that the rest takes, at the pace of what is done."""
+        """Seconds that the rest takes, at the pace of what is done.
+
+        Of the frozen part all images count: features of a part that is not whole are not stored.
+        """
         if self._last is None:
             return 0.0
         began, before = self._first
         seconds = (self._clock() - began) / max(self._last.done - before, 1)
-        return seconds * ((self._last.total or 0) - self._last.done)
+        kept = 0 if self._last.kind == "features_computed" else self._last.done
+        return seconds * ((self._last.total or 0) - kept)
 
     def describe(self) -> str:
         """Returns how far it is, in words."""

@@ -20,6 +20,7 @@ from tl_toolkit.recipe.tasks import TASKS, find_task
 from tl_toolkit.runs.files import write_atomically
 from tl_toolkit.runs.folder import InFolder
 from tl_toolkit.runtime import numerics
+from tl_toolkit.sources.objects import is_object
 
 if TYPE_CHECKING:
     from tl_toolkit.images.manifest import Example
@@ -62,13 +63,15 @@ class ToLabel:
         """Returns a table to fill in, which `data.csv` of a recipe reads: path, and no label yet.
 
         Args:
-            folder: Where the table will be, to which paths in it are relative.
+            folder: Where the table will be, to which paths of files are relative.
         """
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(("path", self.column, "predicted", "uncertainty"))
         for image in self.images:
-            path = os.path.relpath(image.path, folder.absolute())
+            path = image.path
+            if not is_object(path):
+                path = os.path.relpath(path, folder.absolute())
             writer.writerow((path, "", image.predicted, f"{image.uncertainty:.4f}"))
         return buffer.getvalue()
 

@@ -11,6 +11,7 @@ from tl_toolkit.api.embedding import embed
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.events import Handler
 from tl_toolkit.runs.folder import InFolder
+from tl_toolkit.sources.objects import as_path, is_object
 
 __all__ = ["SimilarImage", "render_similar", "similar"]
 
@@ -68,12 +69,12 @@ def similar(
     )
     from tl_toolkit.evaluation.choosing import find_nearest
 
-    own = str(Path(image).absolute())
+    own = str(as_path(image).absolute())
     if own not in features.paths:
         reason = features.skipped.get(own) or features.skipped.get(str(image), "is no image")
         raise DataError(Problem(str(image), reason, "Expected an image that can be decoded."))
-    place, itself = features.paths.index(own), os.path.realpath(own)
-    rest = [index for index, path in enumerate(features.paths) if os.path.realpath(path) != itself]
+    place, itself = features.paths.index(own), _resolve(own)
+    rest = [index for index, path in enumerate(features.paths) if _resolve(path) != itself]
     if not rest:
         raise DataError(Problem(", ".join(map(str, others)), "holds no other image"))
     nearest, similarity = find_nearest(features.vectors[rest], features.vectors[place], n)
@@ -81,6 +82,10 @@ def similar(
         SimilarImage(features.paths[rest[index]], float(value))
         for index, value in zip(nearest, similarity, strict=True)
     ]
+
+
+def _resolve(path: str) -> str:
+    return path if is_object(path) else os.path.realpath(path)
 
 
 def render_similar(image: str | Path, found: Sequence[SimilarImage]) -> str:
@@ -97,7 +102,7 @@ def render_similar(image: str | Path, found: Sequence[SimilarImage]) -> str:
         {"path": f"{each.path}: {each.similarity:.3f}", "picture": make_thumbnail(each.path, _SIDE)}
         for each in found
     ]
-    own = {"path": str(image), "picture": make_thumbnail(str(Path(image).absolute()), _SIDE)}
+    own = {"path": str(image), "picture": make_thumbnail(str(as_path(image).absolute()), _SIDE)}
     return render_page(
         "printing/similar.html.jinja",
         maker="tltool similar",

@@ -45,7 +45,7 @@ class SharedShards:
     def pull(self, missing: Sequence[bytes]) -> None:
         """Copies the shards that hold any of these images, and gives the store what it lacks.
 
-        A shard lacks there if this host's process was killed before it had sent it.
+        The store lacks a shard if the process that made it was killed before it had sent it.
 
         Args:
             missing: SHA-256 of the content of images that this host has no features of.
@@ -104,14 +104,16 @@ class SharedShards:
         """Copies a shard to this host if it is whole and there is room; returns its images."""
         if not self._has_room(sum(facts.size for facts in files.values())):
             return frozenset()
-        with self._draft() as draft:
+        copied: frozenset[bytes] = frozenset()
+        with contextlib.suppress(OSError), self._draft() as draft:  # who writes there says why
             for name in files:
                 if "/" not in name:
                     copy_object(f"{self._address}/{shard}/{name}", draft / name)
             if is_whole(draft):
+                copied = self._images[shard]
                 with contextlib.suppress(OSError):  # another process was faster
                     draft.rename(self._folder / shard)
-        return self._images[shard]
+        return copied
 
     @contextlib.contextmanager
     def _draft(self) -> Iterator[Path]:

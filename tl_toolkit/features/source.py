@@ -19,6 +19,7 @@ from tl_toolkit.features.parts import Part
 from tl_toolkit.features.prefix_store import Gap, PrefixStore, count_images
 from tl_toolkit.features.sets import FeatureSet, LiveFeatures
 from tl_toolkit.features.settings import FeatureSettings
+from tl_toolkit.features.store import SPARE_DISK
 from tl_toolkit.features.teacher import find_outputs
 from tl_toolkit.features.views import TrainingViews
 from tl_toolkit.images.augment import GeometricTransform
@@ -33,7 +34,6 @@ __all__ = ["FeatureSet", "FeatureSource"]
 # Both are rough: they decide whether reading an example is cheaper than computing it.
 _MULTIPLY_ACCUMULATES_PER_SECOND = 20e9
 _BYTES_PER_SECOND = 1e9
-_SPARE_DISK = 1e9  # bytes that the store leaves free
 
 
 class FeatureSource:
@@ -331,7 +331,7 @@ class FeatureSource:
     def _make_room(self, needed: int, keep: Sequence[str]) -> bool:
         cache = self._store.cache
         cache.root.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(cache.root).free - _SPARE_DISK
+        free = shutil.disk_usage(cache.root).free - SPARE_DISK
         budget = int(self._settings.max_gb * 1e9)
         return needed <= free and cache.make_room(needed, budget, keep=keep)
 

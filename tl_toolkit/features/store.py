@@ -36,7 +36,10 @@ from tl_toolkit.runs.lock_files import is_lock
 from tl_toolkit.runs.locks import hold, is_abandoned
 from tl_toolkit.sources.objects import find_address
 
-__all__ = ["Entry", "FeatureCache"]
+__all__ = ["SPARE_DISK", "Entry", "FeatureCache"]
+
+SPARE_DISK = 1e9
+"""Bytes that the store leaves free."""
 
 # A draft is without a lock for a moment when it is made, and again before it is published.
 _STALE_SECONDS = 60
@@ -176,7 +179,13 @@ class FeatureCache:
 
     def _has_room(self, size: int) -> bool:
         held = sum(shard.size for shard in self.shards())
-        return self._budget is None or held + size <= self._budget
+        if self._budget is not None and held + size > self._budget:
+            return False
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            return size <= shutil.disk_usage(self.root).free - SPARE_DISK
+        except OSError:  # who writes there says why
+            return False
 
     def shards(self) -> list[Shard]:
         """Returns all shards, the least recently used one first."""

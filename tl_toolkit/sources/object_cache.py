@@ -88,6 +88,8 @@ class ObjectCache:
             # Not forced to the disk: the digest tells what a power failure has torn.
             draft.write_bytes(hashlib.sha256(encoded).digest() + encoded)
             os.replace(draft, place)
+        except FileNotFoundError:  # another process made room, or has cleared the cache
+            return
         except OSError as error:
             with contextlib.suppress(OSError):
                 draft.unlink()

@@ -105,8 +105,7 @@ def _holding(where: str, folder: Path) -> Iterator[None]:
 
 
 def _list(where: str, address: str, folder: Path) -> None:
-    files = list_objects(where, address)
-    files.pop("", None)  # the address of a single object is no folder
+    files = _leave_out_markers(list_objects(where, address))
     if not files:
         raise DataError(Problem(where, "holds no file", "expected a folder of images.", ""))
     known = read_index(folder)
@@ -118,6 +117,15 @@ def _list(where: str, address: str, folder: Path) -> None:
     if known != files:
         write_json(folder / INDEX, files)
     remember_objects(address, files)
+
+
+def _leave_out_markers(files: Mapping[str, Facts]) -> dict[str, Facts]:
+    """Returns objects without those that others lie below: tools mark folders by empty ones."""
+    folders = {""}  # a single object at the address itself, which is no folder
+    for name in files:
+        while (name := name.rpartition("/")[0]) not in folders:
+            folders.add(name)
+    return {name: facts for name, facts in files.items() if name not in folders}
 
 
 def _place(address: str, name: str, facts: Facts, folder: Path, known: Facts | None) -> None:

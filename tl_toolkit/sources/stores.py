@@ -186,17 +186,17 @@ def _open(where: str, address: str) -> tuple[Any, str]:
 
 
 def _connect(where: str, address: str) -> tuple[Any, str]:
+    scheme, _, bucket = address.partition("://")
+    package = _PACKAGES.get(scheme, "its package")
+    hint = 'pip install "tl-toolkit[s3]"' if scheme == "s3" else f"pip install {package}"
     try:
         import fsspec
     except ModuleNotFoundError as error:
-        hint = 'pip install "tl-toolkit[distributed]"'
+        hint = hint if scheme in _PACKAGES else "pip install fsspec"
         raise DataError(Problem(where, "needs fsspec, which is not installed", "", hint)) from error
-    scheme, _, bucket = address.partition("://")
     try:
         system, root = fsspec.core.url_to_fs(address if bucket else f"{scheme}:///")
     except ImportError as error:
-        package = _PACKAGES.get(scheme, "its package")
-        hint = 'pip install "tl-toolkit[s3]"' if scheme == "s3" else f"pip install {package}"
         problem = Problem(where, f"needs {package}, which is not installed", "", hint)
         raise DataError(problem) from error
     except Exception as error:  # of any store's library

@@ -96,7 +96,13 @@ class Meeting:
         if not self.hosts.is_first:
             self._send(0, b"here")
             # The first host waits as long for others, and then says which one is missing.
-            absent = self._receive(0, _MOST_FACTS, deadline + _ANSWER_SECONDS)
+            try:
+                absent = self._receive(0, _MOST_FACTS, deadline + _ANSWER_SECONDS)
+            except HostError as error:
+                if not isinstance(error.__cause__, TimeoutError):
+                    raise
+                absent = self.hosts.describe(0).encode()  # its connection stands
+            self._lift_limits()
             if absent:
                 raise HostError(_describe_missing(absent.decode(errors="replace"), seconds))
             return
@@ -107,12 +113,18 @@ class Meeting:
                 self._receive(index, _MOST_WORDS, last)
             except HostError:
                 missing.append(self.hosts.describe(index))
+        self._lift_limits()
         text = ", ".join(missing)
         for index in self._connections:
             with contextlib.suppress(HostError):  # those that are missing may be gone
                 self._send(index, text.encode())
         if missing:
             raise HostError(_describe_missing(text, seconds))
+
+    def _lift_limits(self) -> None:
+        """Lets later messages take any time: a connection keeps the limit of its last one."""
+        for connection in self._connections.values():
+            connection.settimeout(None)
 
     def watch(self, end: Callable[[str], None]) -> None:
         """Watches until `finish` or `close` whether a host is gone.

@@ -104,9 +104,12 @@ def write_values(values: Mapping[str, Any], space: Space) -> dict[str, Any]:
 
 
 def as_choices(choices: tuple[Any, ...]) -> list[Any]:
-    """Returns choices as KerasTuner can hold them: of one kind, and no sections or lists.
+    """Returns choices as tuners can hold them: of one kind, and no sections or lists.
 
-    They are the values themselves where it can, else texts that people read: `from block3`.
+    They are the values themselves where they can, else texts that people read: `from block3`.
+
+    Args:
+        choices: Values of a recipe.
     """
     kinds = {type(choice) for choice in choices}
     if kinds in ({int}, {float}, {str}) or (kinds == {bool} and len(choices) == 2):
