@@ -65,6 +65,7 @@ DOORS = {
 SECTIONS = {
     "tasks/*/spec.py": ({"*"}, "defines the section of a task"),
     "tasks/*/planning.py": ({"FieldPath", "Masks", "Pixels"}, "the part of plans that a task owns"),
+    "tasks/*/maps.py": ({"Recipe"}, "what `build` takes"),
     "tasks/*/task.py": ({"Recipe"}, "what `build` takes, and nothing else in the file"),
     "tasks/registry.py": ({"Recipe", "Section"}, "opens the task of a recipe"),
     "tasks/__init__.py": ({"TASKS", "find_task"}, "gives the sections of all tasks"),

@@ -162,6 +162,7 @@ def test_an_export_of_an_earlier_version_lacks_the_second_file(made, tmp_path):
     assert "tltool export" in caught.value.problems[0].hint
 
 
+@pytest.mark.slow
 def test_a_second_file_that_differs_is_not_published(made, tmp_path, monkeypatch):
     copied = shutil.copytree(made, tmp_path / "run")
     run = Run(RunFolder(copied))

@@ -22,11 +22,9 @@ from tl_toolkit.training.prepare import start_aside
 )
 def test_settings_have_the_fields_of_their_section(section, settings):
     fields = {field.name: field.default for field in dataclasses.fields(settings)}
-    beside = (
-        {"augment", "channels", "image_size", "resize", "seed"} if section is Features else set()
-    )
+    beside = {"augment", "channels", "image_size", "resize", "seed", "shares"}
 
-    assert set(fields) - beside == set(section.model_fields)
+    assert set(fields) - (beside if section is Features else set()) == set(section.model_fields)
     assert all(fields[name] == field.default for name, field in section.model_fields.items())
 
 

@@ -112,16 +112,16 @@ def _predict_maps(
     from tl_toolkit.export.quick_files import read_all_quick, read_quick
 
     data, arrays, refused = run.recipe.data, inputs.arrays, _list_refused(inputs)
-    colors = None if data.masks is None else data.masks.colors
-    form = run.recipe.task.open("maps").build(run.classes, colors)
-    model, runtime = open_quick_maps(
-        run.folder, data.image_size, run.resize, form, threads=_count_threads()
-    )
+    form = run.recipe.task.open("maps").build(run.recipe, run.classes)
+    call, runtime = open_quick_maps(run.folder, threads=_count_threads())
     most = MOST_PIXELS if engine == "auto" else None
     read_all_quick(inputs.files, arrays, refused, most=most)
-    predictions = model.predict(
+    predictions = form.predict(
+        call,
         inputs.files,
         lambda path: arrays[path] if path in arrays else read_quick(path),
+        size=data.image_size,
+        resize=run.resize,
         out=out,
         refused=refused,
         report=lambda text: report(message(text)),

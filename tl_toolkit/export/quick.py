@@ -20,12 +20,11 @@ from tl_toolkit.errors import DataError
 from tl_toolkit.export.apart import find_last_line
 from tl_toolkit.export.graph_process import SINGLE, Call, build_call, import_litert
 from tl_toolkit.export.quick_files import NotQuick, read_quick
-from tl_toolkit.export.quick_lines import FILE, QuickMaps, build_lines_call
+from tl_toolkit.export.quick_lines import FILE, LinesCall, build_lines_call
 from tl_toolkit.images.geometry import Resize
 from tl_toolkit.images.plain import resize_plain
 from tl_toolkit.runs.files import hash_file
 from tl_toolkit.runs.folder import RunFolder
-from tl_toolkit.tasks.dense.maps import MapForm
 from tl_toolkit.tasks.predictions import OutputReader, Prediction
 
 __all__ = [
@@ -158,23 +157,18 @@ def open_quick(
     return QuickModel(build_call(interpreter), size, resize, runtime)
 
 
-def open_quick_maps(
-    folder: RunFolder, size: tuple[int, int], resize: Resize, form: MapForm, *, threads: int
-) -> tuple[QuickMaps, str]:
+def open_quick_maps(folder: RunFolder, *, threads: int) -> tuple[LinesCall, str]:
     """Opens the LiteRT export of a run with an output for each pixel; returns its runtime, too.
 
     Args:
         folder: The run.
-        size: (height, width) that its model takes.
-        resize: How images are resized to them.
-        form: The maps of the task.
         threads: Threads of a call.
 
     Raises:
-        NotQuick: As `open_quick`.
+        NotQuick: As `open_quick`; calls raise it if the runtime cannot run the export.
     """
     interpreter, runtime = _open(folder, FILE, threads)
-    return QuickMaps(build_lines_call(interpreter), size, resize, form), runtime
+    return build_lines_call(interpreter), runtime
 
 
 def _open(folder: RunFolder, name: str, threads: int) -> tuple[Any, str]:

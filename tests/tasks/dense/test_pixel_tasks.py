@@ -21,6 +21,7 @@ from tl_toolkit.images.pipeline import Images
 from tl_toolkit.printing.markdown import read_front_matter
 from tl_toolkit.recipe.load import replace_fields
 from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.runs.results import finish
 from tl_toolkit.tasks.dense.evaluation import sample_lattice
 from tl_toolkit.tasks.registry import build_task
 from tl_toolkit.tasks.temperature import scale
@@ -95,6 +96,7 @@ def test_runs_are_compared_by_the_mean_of_their_images(run, tmp_path):
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(lowered)
+    finish(other)
 
     (test,) = tl.compare([run, other.path]).tests
 

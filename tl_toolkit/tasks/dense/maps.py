@@ -1,11 +1,11 @@
 """What outputs of pixels say, as arrays and as pictures, without TensorFlow.
 
-`maps.py` of each task's folder has `build(classes, colors)`, which returns a `MapForm`.
+`maps.py` of each task's folder has `build(recipe, classes)`, which returns a `MapForm`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,11 +13,20 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+from tl_toolkit.images.geometry import Resize
+from tl_toolkit.images.plain import resize_plain
 from tl_toolkit.tasks.dense.outputs import MapPrediction
 from tl_toolkit.tasks.dense.pictures import Pictures, choose_palette
+from tl_toolkit.tasks.dense.resizing import blank_unseen, find_seen, place_pixels
 from tl_toolkit.tasks.dense.spec import IGNORE
 
-__all__ = ["MapForm", "MapWriter", "Renderer"]
+__all__ = ["LinesCall", "MapForm", "MapWriter", "Renderer"]
+
+LinesCall = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""Takes an image, float32 (1, h, w, c), and rows and columns, float32, in pixels of it; returns
+outputs where they cross, (rows, columns, units)."""
+
+_TILE_PIXELS = 1 << 15  # each takes a few KB, and each tile another run of the base
 
 
 class Renderer(Protocol):
@@ -71,6 +80,58 @@ class MapForm:
     reduce: Callable[[np.ndarray], dict[str, np.ndarray]]
     render: Callable[[Mapping[str, np.ndarray], np.ndarray], Image.Image]
     list_colors: Callable[[np.ndarray], Mapping[str, Sequence[int]]]
+
+    def predict(
+        self,
+        call: LinesCall,
+        files: Sequence[Path],
+        read: Callable[[Path], np.ndarray],
+        *,
+        size: tuple[int, int],
+        resize: Resize,
+        out: Path | None,
+        refused: Mapping[Path, str],
+        report: Callable[[str], None],
+    ) -> Iterator[MapPrediction]:
+        """Yields the maps of each file.
+
+        Args:
+            call: Runs the model.
+            files: Image files.
+            read: Returns the pixels of one, uint8 (h, w, 3).
+            size: (height, width) that the model takes.
+            resize: How images are resized to them.
+            out: A folder that receives pictures; None for none.
+            refused: Why some hold no image.
+            report: Receives where the legend is.
+
+        Raises:
+            OutputError: A picture cannot be written.
+        """
+        writer = MapWriter(self, out, files, report)
+        for path in files:
+            if path in refused:
+                yield MapPrediction(str(path), error=refused[path])
+            else:
+                pixels = read(path)
+                yield writer.describe(path, self._find(call, pixels, size, resize), pixels)
+
+    def _find(
+        self, call: LinesCall, pixels: np.ndarray, size: tuple[int, int], resize: Resize
+    ) -> dict[str, np.ndarray]:
+        """Returns the maps of a photo, as `predict_maps` of a dense task finds them."""
+        image = resize_plain(pixels, size, resize)[np.newaxis].astype(np.float32)
+        ys, xs = place_pixels(pixels.shape[:2], size, resize)
+        down, along = find_seen(ys, xs, size)
+        tiles = -(-len(ys) * len(xs) // _TILE_PIXELS)
+        parts = [
+            self.reduce(call(image, rows, xs)) for rows in np.array_split(ys, min(tiles, len(ys)))
+        ]
+        seen = down[:, np.newaxis] & along
+        return {
+            name: blank_unseen(np.concatenate([part[name] for part in parts]), seen)
+            for name in parts[0]
+        }
 
 
 class MapWriter:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
+from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.tasks.dense.maps import MapForm
 
 __all__ = ["PICTURE", "build", "list_colors", "render"]
@@ -17,12 +18,12 @@ PICTURE = "normals"
 _SHORTEST = np.float32(1e-12)  # the square of a length, as in `tf.math.l2_normalize`
 
 
-def build(classes: Sequence[str], colors: Sequence[Sequence[int]] | None) -> MapForm:
+def build(recipe: Recipe, classes: Sequence[str]) -> MapForm:
     """Returns the maps of the task.
 
     Args:
+        recipe: Of no use.
         classes: Of no use: pixels are of no class.
-        colors: Of no use.
     """
     return MapForm(PICTURE, (), None, _reduce, render, list_colors)
 

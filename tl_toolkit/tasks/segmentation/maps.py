@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
+from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.tasks.dense.maps import MapForm
 
 __all__ = ["PICTURE", "build", "render"]
@@ -15,18 +16,20 @@ PICTURE = "mask"
 """Name of the prediction that is rendered."""
 
 
-def build(classes: Sequence[str], colors: Sequence[Sequence[int]] | None) -> MapForm:
+def build(recipe: Recipe, classes: Sequence[str]) -> MapForm:
     """Returns the maps of the task.
 
     Args:
+        recipe: The recipe, which may have colours of masks.
         classes: Class names in the order of the outputs.
-        colors: RGB of each, in 0..255; None for colours of our own.
     """
     names = tuple(classes)
 
     def list_colors(palette: np.ndarray) -> Mapping[str, Sequence[int]]:
         return dict(zip(names, palette.tolist(), strict=True))
 
+    masks = recipe.data.masks
+    colors = None if masks is None else masks.colors
     palette = None if colors is None else np.array(colors, np.uint8)
     return MapForm(PICTURE, names, palette, _reduce, render, list_colors)
 
