@@ -177,6 +177,7 @@ def test_a_second_file_that_differs_is_not_published(made, tmp_path, monkeypatch
     assert (copied / "export" / "model.lines.tflite").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_second_file_that_ends_its_process_ends_no_other(made, tmp_path, monkeypatch):
     process = tmp_path / "ends.py"
     process.write_text("import os; os.abort()")

@@ -50,7 +50,7 @@ def test_everything_that_a_phase_may_ask_for_is_the_same_on_replicas():
     found = measure("3")
 
     check_cases(found)
-    assert len(found["cases"]) == 12
+    assert len(found["cases"]) == 13
     one, every, resumed = (found["runs"][name] for name in ("one", "all", "resumed"))
     assert (one["devices"], every["devices"], resumed["devices"]) == (1, 3, 1)
     for run in (every, resumed):
