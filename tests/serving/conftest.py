@@ -1,6 +1,7 @@
 """A model that several tests serve."""
 
 import base64
+import shutil
 
 import httpx
 import pytest
@@ -13,6 +14,18 @@ from tests.serving.models import write_model
 def small_model(tmp_path_factory):
     """The folder of the small model's versions, of which there is one."""
     return write_model(tmp_path_factory.mktemp("served") / "photos")
+
+
+@pytest.fixture
+def folder(small_model, tmp_path):
+    """A copy of that folder, whose versions a test may change."""
+    return shutil.copytree(small_model, tmp_path / "photos")
+
+
+@pytest.fixture(scope="session")
+def second(tmp_path_factory):
+    """A second version of the model."""
+    return write_model(tmp_path_factory.mktemp("second"), 2) / "2"
 
 
 @pytest.fixture(scope="module")

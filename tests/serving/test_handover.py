@@ -17,7 +17,6 @@ import pytest
 
 import tl_toolkit as tl
 from tests.command import tltool
-from tests.serving.models import write_model
 from tl_toolkit.errors import RecipeError
 from tl_toolkit.serving import handover, server
 
@@ -26,17 +25,6 @@ PIXEL = {"instances": [[[[255, 0, 0]]]]}
 LONG = 120  # seconds: what hangs shall fail
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sockets are handed over on Linux")
-
-
-@pytest.fixture
-def folder(small_model, tmp_path):
-    return shutil.copytree(small_model, tmp_path / "photos")
-
-
-@pytest.fixture(scope="session")
-def second(tmp_path_factory):
-    """A second version of the model."""
-    return write_model(tmp_path_factory.mktemp("next"), 2) / "2"
 
 
 def wait_until(holds):

@@ -17,7 +17,7 @@ import pytest
 
 import tl_toolkit as tl
 from tests.command import tltool
-from tests.serving.models import draw_image, write_model
+from tests.serving.models import draw_image
 from tl_toolkit.serving import messages, versions
 from tl_toolkit.serving.compression import Unpacking
 from tl_toolkit.serving.saved_model import ServedModel
@@ -472,17 +472,6 @@ def test_no_thread_is_left(small_model):
 
 
 # ------------------------------------------------------------------ new versions
-
-
-@pytest.fixture
-def folder(small_model, tmp_path):
-    return shutil.copytree(small_model, tmp_path / "photos")
-
-
-@pytest.fixture(scope="session")
-def second(tmp_path_factory):
-    """A second version of the model."""
-    return write_model(tmp_path_factory.mktemp("second"), 2) / "2"
 
 
 def find_version(client):

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import traceback
+from contextlib import closing
 from pathlib import Path
 
 import fsspec
@@ -573,7 +574,7 @@ def test_objects_of_a_list_are_read_ahead_in_their_order(bucket, tmp_path):
             raise DataError("refused")
         return str(path).encode()
 
-    with ReadAhead([tmp_path / "here.jpg", *paths, paths[0]], load) as ahead:
+    with closing(ReadAhead([tmp_path / "here.jpg", *paths, paths[0]], load)) as ahead:
         assert ahead.load(paths[0]) == str(paths[0]).encode()
         with pytest.raises(DataError, match="refused"):
             ahead.load(paths[1])

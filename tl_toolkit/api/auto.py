@@ -129,13 +129,14 @@ def auto(
         for text in choices:
             handle(message(text))
         start_tensorflow(threads=threads)
+        from tl_toolkit.api.auto_bases import AutoBases
         from tl_toolkit.api.auto_steps import Automatic
         from tl_toolkit.api.auto_work import AutoWork
 
         budget = Budget(60 * record.minutes, clock, spent=record.seconds)
         work = AutoWork(first, folder, record, budget, handle)
         limits = (most_operations, most_parameters)
-        Automatic(work, bases=bases, limits=limits).run()
+        Automatic(work, AutoBases(work, bases=bases, limits=limits)).run()
         made = AutoRun(folder)
         if first.recipe.report:
             _write_report(made, handle)

@@ -36,19 +36,12 @@ class Automatic:
 
     Args:
         work: Record, time and recipe.
-        bases: Names of bases; None for all that are at hand.
-        limits: Multiply-accumulates and weights that a base may take.
+        bases: The bases that it may use.
     """
 
-    def __init__(
-        self,
-        work: AutoWork,
-        *,
-        bases: Sequence[str] | None = None,
-        limits: tuple[float | None, float | None] = (None, None),
-    ) -> None:
+    def __init__(self, work: AutoWork, bases: AutoBases) -> None:
         self.work = work
-        self._bases = AutoBases(work, bases=bases, limits=limits)
+        self._bases = bases
         self._runs = AutoRuns(work)
 
     def run(self) -> None:

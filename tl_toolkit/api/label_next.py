@@ -20,7 +20,7 @@ from tl_toolkit.recipe.tasks import TASKS, find_task
 from tl_toolkit.runs.files import write_atomically
 from tl_toolkit.runs.folder import InFolder
 from tl_toolkit.runtime import numerics
-from tl_toolkit.sources.objects import is_object
+from tl_toolkit.sources.objects import is_address
 
 if TYPE_CHECKING:
     from tl_toolkit.images.manifest import Example
@@ -70,7 +70,7 @@ class ToLabel:
         writer.writerow(("path", self.column, "predicted", "uncertainty"))
         for image in self.images:
             path = image.path
-            if not is_object(path):
+            if not is_address(path):
                 path = os.path.relpath(path, folder.absolute())
             writer.writerow((path, "", image.predicted, f"{image.uncertainty:.4f}"))
         return buffer.getvalue()

@@ -29,7 +29,7 @@ from tl_toolkit.runs.files import (
 from tl_toolkit.runs.locks import hold
 from tl_toolkit.runs.states import describe_absent
 from tl_toolkit.runtime import numerics
-from tl_toolkit.sources.objects import as_path, is_object
+from tl_toolkit.sources.objects import as_path, is_address
 
 if TYPE_CHECKING:
     import pyarrow
@@ -185,7 +185,7 @@ def _read_list(paths: str | Path | Sequence[str]) -> list[str]:
     if not names:
         expected = "A path is expected on each line."
         raise DataError(Problem(f"--list {place}", "names no file", expected))
-    return [name if is_object(name) else os.path.abspath(name) for name in names]
+    return [name if is_address(name) else os.path.abspath(name) for name in names]
 
 
 def _read_names(place: Path) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -431,7 +431,7 @@ class Run(InFolder):
             read=read,
             views=views,
         )
-        with ahead:
+        with closing(ahead):
             return list(self._task.predict(self._find_model(report), files, options))
 
     def tabulate(

@@ -11,7 +11,7 @@ from tl_toolkit.api.embedding import embed
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.events import Handler
 from tl_toolkit.runs.folder import InFolder
-from tl_toolkit.sources.objects import as_path, is_object
+from tl_toolkit.sources.objects import as_path, is_address
 
 __all__ = ["SimilarImage", "render_similar", "similar"]
 
@@ -85,7 +85,7 @@ def similar(
 
 
 def _resolve(path: str) -> str:
-    return path if is_object(path) else os.path.realpath(path)
+    return path if is_address(path) else os.path.realpath(path)
 
 
 def render_similar(image: str | Path, found: Sequence[SimilarImage]) -> str:

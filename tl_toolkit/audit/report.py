@@ -15,7 +15,7 @@ from tl_toolkit.audit.kinds import KINDS
 from tl_toolkit.errors import Problem, RecipeError, closest
 from tl_toolkit.runs.files import write_atomically
 from tl_toolkit.sources.exclusions import read_exclusions
-from tl_toolkit.sources.objects import is_object
+from tl_toolkit.sources.objects import is_address
 
 __all__ = ["DataReport", "check_kinds"]
 
@@ -156,7 +156,7 @@ class DataReport:
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(("path", "reason"))
         for image in sorted(reasons):
-            name = image if is_object(image) else os.path.relpath(image, place.parent)
+            name = image if is_address(image) else os.path.relpath(image, place.parent)
             writer.writerow((name, reasons[image]))
         return buffer.getvalue(), len(reasons)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.sources.folders import describe_unreadable
 from tl_toolkit.sources.listing import Excluded, FieldProblem, Listing, name_some
-from tl_toolkit.sources.objects import is_object
+from tl_toolkit.sources.objects import is_address
 from tl_toolkit.sources.table_rows import INSIDE
 
 __all__ = ["exclude_files", "read_exclusions"]
@@ -44,7 +44,7 @@ def read_exclusions(path: Path) -> dict[str, str]:
 
 
 def _find_place(folder: Path, name: str) -> str:
-    return name if is_object(name) else os.path.normpath(folder / name)
+    return name if is_address(name) else os.path.normpath(folder / name)
 
 
 def exclude_files(listing: Listing, table: Path) -> tuple[Listing, list[FieldProblem]]:

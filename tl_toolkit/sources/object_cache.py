@@ -113,11 +113,10 @@ class ObjectCache:
 
     def _make_room(self, added: int) -> None:
         self._unseen += added
-        held = self._held
+        is_within = self._held is not None and self._held + self._unseen <= self._budget
         # Other processes add files too, so that all are counted now and then.
-        if held is not None and held + self._unseen <= self._budget:
-            if self._unseen <= self._budget * (1 - _FULL):
-                return
+        if is_within and self._unseen <= self._budget * (1 - _FULL):
+            return
         files = sorted(self._list())
         total = sum(size for _, size, _ in files)
         if total > self._budget:

@@ -38,7 +38,7 @@ __all__ = [
     "find_address",
     "find_missing_objects",
     "hash_image",
-    "is_object",
+    "is_address",
     "list_object_images",
     "name_listed",
     "open_image",
@@ -103,15 +103,6 @@ def common_folder(paths: Iterable[str]) -> str:
         return ""
     (scheme,) = schemes
     return scheme + os.path.commonpath(path.removeprefix(scheme) for path in folders)
-
-
-def is_object(path: str) -> bool:
-    """Returns whether a name is the address of an object, and no path of this machine.
-
-    Args:
-        path: The name.
-    """
-    return is_address(path)
 
 
 def count_readers(paths: Iterable[str]) -> int:

@@ -86,7 +86,7 @@ class PackedRecords:
             self._held += self._unpack()
             if self._start + len(self._held) > self._most:
                 most = f"unpacks to more than {self._most >> 20:,} MiB"
-                hint = "zcat writes a plain file, which may be of any size"
+                hint = "a plain file, which zcat makes of gzip, may be of any size"
                 raise ValueError(f"{most}, and has {self._size:,} bytes; {hint}")
         return self._start + len(self._held) >= end
 

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 
 from tl_toolkit.sources.objects import ObjectPath, count_readers
 
@@ -32,16 +31,7 @@ class ReadAhead:
         self._ahead: dict[Path, Future[bytes]] = {}
         self._lock = threading.Lock()
 
-    def __enter__(self) -> ReadAhead:
-        """Returns itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Ends reading ahead."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)

@@ -23,7 +23,7 @@ from tl_toolkit.sources.listing import (
     normalize,
 )
 from tl_toolkit.sources.members import find_member
-from tl_toolkit.sources.objects import find_missing_objects, is_object
+from tl_toolkit.sources.objects import find_missing_objects, is_address
 from tl_toolkit.sources.outside import OutsideCheck
 from tl_toolkit.sources.table_rows import INSIDE, SPLIT_WORDS, RawRow, TableReader
 
@@ -371,7 +371,7 @@ def _find_file(folder: Path, name: str) -> str:
 
     Of `shop.parquet#12` it is the path of the image that lies in that file; an address stays.
     """
-    if not name or is_object(name):
+    if not name or is_address(name):
         return name
     path = os.path.normpath(folder / name)
     if member := find_member(path):
@@ -430,7 +430,7 @@ def _check_row(row: _Row, columns: Sequence[str], refuse: Refusal) -> Iterator[s
 
 
 def _is_file(path: str) -> bool:
-    return is_object(path) or os.path.isfile(path)
+    return is_address(path) or os.path.isfile(path)
 
 
 def check_classes_of_table(
