@@ -82,6 +82,9 @@ CHANGES: dict[str, dict[str, Any]] = {
     "accumulate 4": tune(optimizer={"kind": "adam", "accumulate": 4}),
     "clip_norm 1": tune(optimizer={"kind": "adam", "clip_norm": 1.0}),
     "ema 0.95": tune(optimizer={"kind": "adam", "ema": 0.95}),
+    "ema 0.95, from conv_dw_6": tune(
+        unfreeze={"from": "conv_dw_6"}, optimizer={"kind": "adam", "ema": 0.95}
+    ),
     "weight decay 0.01": tune(optimizer={"kind": "adamw", "weight_decay": 0.01}),
     "l2_sp": tune(l2_sp={"base": 0.1, "head": 0.001}),
     "interpolate": {"interpolate": True},
