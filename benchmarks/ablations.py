@@ -61,6 +61,16 @@ CHANGES: dict[str, dict[str, Any]] = {
     "probe alone, logistic": {"phases": [], **head(solver="logistic")},
     "probe alone, average pooling": {"phases": [], **head(pooling="average")},
     "probe alone, last map": {"phases": [], **head(taps=None, pooling="average")},
+    "probe alone, pyramid": {"phases": [], **head(pooling="pyramid")},
+    "pyramid": head(pooling="pyramid"),
+    "pyramid, from conv_dw_6": {
+        **head(pooling="pyramid"),
+        **tune(unfreeze={"from": "conv_dw_6"}),
+    },
+    "pyramid, from conv_dw_6, head at 3e-5": {
+        **head(pooling="pyramid"),
+        **tune(unfreeze={"from": "conv_dw_6"}, learning_rates={"head": 3e-5}),
+    },
     "no dropout": head(dropout=0.0),
     "new head of the last map, trained, then tuning": {
         "model": {"head": {"dropout": 0.2}},

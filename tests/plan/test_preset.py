@@ -39,11 +39,21 @@ def test_auto_solves_a_head_on_all_maps_then_tunes_the_last_units():
     recipe, reasons = resolve()
 
     head = recipe.model.head
-    assert (head.taps, head.pooling, head.normalize) == ("all", "statistics", True)
+    assert (head.taps, head.pooling, head.normalize) == ("all", "pyramid", True)
     assert head.solver == "auto" and head.dropout == 0.5
     assert [phase.name for phase in recipe.phases] == ["tune"]
     assert recipe.phases[0].unfreeze.unit == "block3"
     assert all(text.startswith("auto: ") for text in reasons) and len(reasons) == 6
+
+
+@pytest.mark.parametrize(
+    "changes", [{"images": 3000}, {"model": {"base": "resnet50", "weights": "imagenet"}}]
+)
+def test_cells_are_left_out_where_their_features_would_fill_the_memory(changes):
+    recipe, reasons = resolve(**changes)
+
+    assert recipe.model.head.pooling == "statistics"
+    assert "auto: model.head.pooling=statistics: average and deviation of each channel" in reasons
 
 
 def test_logistic_regression_is_left_out_where_it_would_take_minutes():

@@ -167,7 +167,8 @@ def embed(
         block: The block, unit or layer whose map is read. By default the last one: of a run what
             its head reads last, as the run trained it.
         pooling: How the map becomes a vector: average, max, both, statistics (average and
-            deviation), sum or flatten. By default as the run's head pools it, else average.
+            deviation), pyramid (these, and averages of 3 x 3 cells), sum or flatten. By default
+            as the run's head pools it, else average.
         weights: Of an architecture: "imagenet", "random" or a file.
         image_size: Side of the images, or (height, width); of an architecture, by default its own.
         arguments: Of an architecture, as `{"alpha": 0.25}`.

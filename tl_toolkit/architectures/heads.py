@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import keras
+import numpy as np
 
 from tl_toolkit.architectures.graph import find_blocks, sorted_calls
 from tl_toolkit.architectures.layers import GeneralizedMeanPooling2D
@@ -16,6 +17,7 @@ from tl_toolkit.errors import Problem, RecipeError, closest
 from tl_toolkit.keras_private import producer_of
 
 __all__ = [
+    "LAST_MAP",
     "NORMALIZE_LAYER",
     "OUTPUT_LAYER",
     "POOLED_LAYERS",
@@ -26,17 +28,26 @@ __all__ = [
     "build_head",
     "build_regularizer",
     "find_head_maps",
+    "group_features",
     "pool_features",
 ]
 
 OUTPUT_LAYER = "predictions"
 
-Pooling = Literal["average", "max", "sum", "flatten", "both", "statistics", "generalized_mean"]
+Pooling = Literal[
+    "average", "max", "sum", "flatten", "both", "statistics", "pyramid", "generalized_mean"
+]
 
 POOLED_LAYERS = ("head_features", "head_pool")
 """Names of the layers that make the vector of all pooled features; the first that is there."""
 
 NORMALIZE_LAYER = "head_normalize"
+
+_CELLS = 3
+"""Rows and columns of cells that a pyramid divides a map into, beside the whole."""
+
+LAST_MAP = "the last map"
+_DEPTHS = (LAST_MAP, "late maps", "early maps")
 
 VARIANCE_EPSILON = 1e-6
 """Added to variances. What hardly varies must not be magnified, and a square root has no gradient
@@ -220,8 +231,9 @@ def pool_features(
         name: Name of the layer that makes the vector.
 
     Returns:
-        (batch, channels), twice as many channels with "both" and "statistics", or
-        (batch, h * w * channels) with "flatten".
+        (batch, channels); twice as many channels with "both" and "statistics"; eleven times as
+        many with "pyramid", twice where a side is below 3; (batch, h * w * channels) with
+        "flatten".
     """
     if len(features.shape) == 2:
         return features
@@ -239,7 +251,7 @@ def pool_features(
         average = keras.layers.GlobalAveragePooling2D(name=f"{name}_average")(features)
         greatest = keras.layers.GlobalMaxPooling2D(name=f"{name}_max")(features)
         return keras.layers.Concatenate(name=name)([average, greatest])
-    if pooling == "statistics":
+    if pooling in ("statistics", "pyramid"):
         average = keras.layers.GlobalAveragePooling2D(name=f"{name}_average")(features)
         variance = keras.ops.var(features, axis=(1, 2))
         producer_of(variance).name = f"{name}_variance"
@@ -247,8 +259,62 @@ def pool_features(
         producer_of(shifted).name = f"{name}_shifted"
         deviation = keras.ops.sqrt(shifted)
         producer_of(deviation).name = f"{name}_deviation"
-        return keras.layers.Concatenate(name=name)([average, deviation])
+        vectors = [average, deviation]
+        if pooling == "pyramid" and min(features.shape[1:3]) >= _CELLS:
+            vectors.append(_pool_cells(features, name=_name_cells(name)))
+        return keras.layers.Concatenate(name=name)(vectors)
     return keras.layers.GlobalAveragePooling2D(name=name)(features)
+
+
+def _pool_cells(features: keras.KerasTensor, *, name: str) -> keras.KerasTensor:
+    """Returns the averages of cells, which overlap where a side is no multiple of their number.
+
+    Windows and strides are those of He et al. (2015), Spatial pyramid pooling, section 2.3.
+    """
+    sides = features.shape[1:3]
+    cells = keras.layers.AveragePooling2D(
+        pool_size=[-(-side // _CELLS) for side in sides],
+        strides=[side // _CELLS for side in sides],
+        name=f"{name}_average",
+    )(features)
+    return keras.layers.Flatten(name=name)(cells)
+
+
+def _name_cells(name: str) -> str:
+    return f"{name}_cells"
+
+
+def group_features(head: Iterable[keras.layers.Layer]) -> dict[str, np.ndarray]:
+    """Returns which features of a head come from which maps, and from the whole or from cells.
+
+    Args:
+        head: Its layers.
+
+    Returns:
+        The places of features, int (n,), by what they come from: the last map, late maps (the
+        rest of the last third), early maps, and the cells of each; only those that there are.
+        Empty for a head that pools no map.
+    """
+    layers = {layer.name: layer for layer in head}
+    joined, pooled = (layers.get(name) for name in POOLED_LAYERS)
+    if joined is None and pooled is None:
+        return {}
+    vectors = [pooled.output] if joined is None else joined.input
+    groups: dict[str, list[np.ndarray]] = {
+        f"{part}{maps}": [] for part in ("", "cells of ") for maps in _DEPTHS
+    }
+    start = 0
+    for number, vector in enumerate(vectors):
+        is_late = 3 * number >= 2 * len(vectors)
+        maps = _DEPTHS[0 if number == len(vectors) - 1 else 1 if is_late else 2]
+        cells = layers.get(_name_cells(producer_of(vector).name))
+        end = start + vector.shape[-1]
+        middle = end if cells is None else end - cells.output.shape[-1]
+        groups[maps].append(np.arange(start, middle))
+        groups[f"cells of {maps}"].append(np.arange(middle, end))
+        start = end
+    places = {name: np.concatenate(each) for name, each in groups.items() if each}
+    return {name: each for name, each in places.items() if len(each)}
 
 
 def build_regularizer(l1: float, l2: float) -> keras.regularizers.Regularizer | None:

@@ -18,7 +18,7 @@ from tl_toolkit.errors import DataError
 from tl_toolkit.printing.tables import build_table
 from tl_toolkit.runs.files import check_place
 
-_POOLINGS = ("average", "max", "both", "statistics", "sum", "flatten")
+_POOLINGS = ("average", "max", "both", "statistics", "pyramid", "sum", "flatten")
 
 _takes_block = click.option(
     "--block", metavar="NAME",

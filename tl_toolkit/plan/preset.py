@@ -27,6 +27,16 @@ accuracy of 0.8 and 150 images, the standard error is three points."""
 _MOST_LOGISTIC = 40_000
 """Training images times outputs above which logistic regression takes longer than it is worth."""
 
+_MOST_CELLED = 2_000
+_MOST_WEIGHTS = 5_000_000
+"""Training images, and weights of a base, above which features of cells take gigabytes to solve."""
+
+_PYRAMID = (
+    "pyramid",
+    "average and deviation of each channel, and averages of 3 x 3 cells; solving leaves out what "
+    "does not help",
+)
+
 _PROBE: Mapping[str, tuple[Any, str]] = {
     "taps": ("all", "maps of all depths tell more than the last one, and cost no further pass"),
     "pooling": ("statistics", "average and deviation of each channel"),
@@ -114,7 +124,7 @@ def resolve_preset(
     """
     if recipe.preset is None:
         return recipe, ()
-    head, choices = _choose_head(recipe, images, outputs)
+    head, choices = _choose_head(recipe, architecture, images, outputs)
     phases: list[Phase] = []
     if recipe.model.is_random:
         phases.append(_train_all(architecture))
@@ -157,7 +167,9 @@ def resolve_preset(
     return recipe.model_copy(update=changed), tuple(choices)
 
 
-def _choose_head(recipe: Recipe, images: int, outputs: int) -> tuple[Head, list[Choice]]:
+def _choose_head(
+    recipe: Recipe, architecture: Architecture, images: int, outputs: int
+) -> tuple[Head, list[Choice]]:
     head = recipe.model.classifier
     reason = ""
     if recipe.model.is_random:
@@ -169,6 +181,8 @@ def _choose_head(recipe: Recipe, images: int, outputs: int) -> tuple[Head, list[
     if reason:
         return head, [Choice("model.head", "", f"trained; {reason}")]
     chosen = {name: entry for name, entry in _PROBE.items() if name not in head.model_fields_set}
+    if "pooling" in chosen and images <= _MOST_CELLED and architecture.parameters <= _MOST_WEIGHTS:
+        chosen["pooling"] = _PYRAMID
     if recipe.preset == "fast":
         chosen.pop("dropout", None)
     if "solver" in chosen and not recipe.task.has_classes:

@@ -56,7 +56,9 @@ class Hidden(Section):
     )
 
 
-PoolingName = Literal["average", "max", "sum", "flatten", "both", "statistics", "generalized_mean"]
+PoolingName = Literal[
+    "average", "max", "sum", "flatten", "both", "statistics", "pyramid", "generalized_mean"
+]
 
 
 class Head(Section):
@@ -74,8 +76,9 @@ class Head(Section):
     pooling: PoolingName | None = Field(
         default=None,
         description="How a map becomes a vector; average by default. both is average and max; "
-        "statistics is average and standard deviation; generalized_mean has a trainable exponent "
-        "(Radenovic et al., 2019). Not for a base that gives a vector.",
+        "statistics is average and standard deviation; pyramid is these and the averages of 3 x 3 "
+        "cells (He et al., 2015); generalized_mean has a trainable exponent (Radenovic et al., "
+        "2019). Not for a base that gives a vector.",
     )
     normalize: bool = Field(
         default=False,
@@ -86,7 +89,8 @@ class Head(Section):
         default=None,
         description="Solve the head as a convex problem before the phases, on features of the "
         "base as it is: ridge (closed form), logistic (L-BFGS), or auto, the mean of both; each "
-        "penalty is chosen by cross-validation. The phases start from it.",
+        "penalty is chosen by cross-validation, and so is which of the last map, late and early "
+        "ones, whole or as cells, have a part. The phases start from it.",
     )
     hidden: Annotated[tuple[Hidden, ...], Listed] = Field(
         default=(),

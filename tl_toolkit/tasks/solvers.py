@@ -16,9 +16,12 @@ import numpy as np
 
 from tl_toolkit.architectures.heads import VARIANCE_EPSILON
 
-__all__ = ["Solution", "Solver", "solve_classes", "solve_labels", "solve_values"]
+__all__ = ["Groups", "Solution", "Solver", "solve_classes", "solve_labels", "solve_values"]
 
 Solver = Literal["ridge", "logistic", "auto"]
+
+Groups = Mapping[str, np.ndarray]
+"""Places of features, int (n,), by a name for them; each feature is in one group."""
 
 _PENALTIES = 19  # of a path over ten powers of ten, as broad as Kornblith et al. (2019) search
 _STRENGTHS = 6  # of logistic regression, whose path is walked for each fold: below 0.1 it crawls
@@ -27,6 +30,7 @@ _STEPS = 200
 _USUAL_PENALTY = 100.0
 _LARGE = 10_000_000  # numbers in a matrix from which threads are worth it
 _PARTNER = 1.25  # of the better one's loss: a worse solution has no part in the mean
+_JUDGES = 1000  # examples by which groups of features are chosen
 _FACTORS = (0.0, 5.0)  # logarithms of what scores of a ridge regression are multiplied by
 
 
@@ -42,6 +46,7 @@ class Solution:
             ridge, 1 / C of logistic; the mean over outputs where each has its own.
         loss: Mean cross-validated loss: cross-entropy, or the squared error of values.
         partner: The other solution, where this is the mean of both.
+        left_out: Groups of features whose rows of the kernel are 0.
     """
 
     kernel: np.ndarray
@@ -50,14 +55,16 @@ class Solution:
     penalty: float
     loss: float
     partner: Solution | None = None
+    left_out: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """Returns solver, penalty and cross-validated loss in a line."""
+        """Returns solver, penalty, cross-validated loss and what was left out in a line."""
         loss = f"cross-validated loss {self.loss:.4f}"
         if np.isinf(self.loss):
             loss = "not cross-validated, as a class has one image"
         words = f"{self.solver}, penalty {self.penalty:.3g}, {loss}"
-        return f"mean of {words}; {self.partner.describe()}" if self.partner else words
+        words = f"mean of {words}; {self.partner.describe()}" if self.partner else words
+        return f"{words}; without {', '.join(self.left_out)}" if self.left_out else words
 
 
 _Attempt = Callable[[np.ndarray], Solution]
@@ -71,6 +78,7 @@ def solve_classes(
     solver: Solver,
     *,
     weights: np.ndarray | None = None,
+    groups: Groups | None = None,
 ) -> Solution:
     """Solves the logits of classes that exclude each other.
 
@@ -81,6 +89,9 @@ def solve_classes(
         solver: ridge, logistic, or auto for the mean of both, and for logistic where at least half
             of the examples are the only ones of their class.
         weights: Weight of each example, (n,), with a mean of about 1; by default 1.
+        groups: Features of which some are left out where the others predict better. Each group in
+            turn is, where the ridge regression of one-hot targets then has a lower leave-one-out
+            loss over at most 1,000 examples.
     """
     targets = np.eye(classes)[labels]
     counts = np.unique(labels, return_counts=True)[1]
@@ -92,7 +103,7 @@ def solve_classes(
         "ridge": lambda x: _ridge_classes(x, targets, weights),
         "logistic": lambda x: _logistic_classes(x, labels, classes, weights),
     }
-    return _solve(features, solver, attempts)
+    return _solve(features, solver, attempts, targets, groups)
 
 
 def solve_labels(
@@ -101,6 +112,7 @@ def solve_labels(
     solver: Solver,
     *,
     weights: np.ndarray | None = None,
+    groups: Groups | None = None,
 ) -> Solution:
     """Solves the logits of labels that do not exclude each other, each for itself.
 
@@ -110,6 +122,7 @@ def solve_labels(
         solver: ridge, logistic, or auto for the mean of both.
         weights: Weight of each label of each example, (n, labels), with means of about 1; by
             default 1.
+        groups: As in `solve_classes`.
     """
     each = [None] * labels.shape[1] if weights is None else list(weights.T)
     pairs = list(zip(labels.T, each, strict=True))
@@ -117,24 +130,33 @@ def solve_labels(
         "ridge": lambda x: _join([_ridge_label(x, *pair) for pair in pairs]),
         "logistic": lambda x: _join([_logistic_label(x, *pair) for pair in pairs]),
     }
-    return _solve(features, solver, attempts)
+    return _solve(features, solver, attempts, labels, groups)
 
 
-def solve_values(features: np.ndarray, values: np.ndarray) -> Solution:
+def solve_values(
+    features: np.ndarray, values: np.ndarray, *, groups: Groups | None = None
+) -> Solution:
     """Solves numbers by ridge regression, each with a penalty of its own.
 
     Args:
         features: (n, features).
         values: (n, columns), standardized.
+        groups: As in `solve_classes`.
     """
 
     def solve(x: np.ndarray) -> Solution:
         return _join([_ridge(x, column[:, None])[0] for column in values.T])
 
-    return _solve(features, "ridge", {"ridge": solve})
+    return _solve(features, "ridge", {"ridge": solve}, values, groups)
 
 
-def _solve(features: np.ndarray, solver: Solver, attempts: Mapping[str, _Attempt]) -> Solution:
+def _solve(
+    features: np.ndarray,
+    solver: Solver,
+    attempts: Mapping[str, _Attempt],
+    targets: np.ndarray,
+    groups: Groups | None,
+) -> Solution:
     """Solves for standardized features, in the basis of their own directions where these are fewer.
 
     A penalty on the squared weights does not depend on the basis.
@@ -145,13 +167,46 @@ def _solve(features: np.ndarray, solver: Solver, attempts: Mapping[str, _Attempt
     # The many small products of a path take 40 times as long in threads that wait for each other.
     chosen = list(attempts.values()) if solver == "auto" else [attempts[solver]]
     with threadpool_limits(1 if x.size < _LARGE else None, user_api="blas"):
-        return _solve_standardized(x, chosen)
+        mean, variance = x.mean(axis=0), x.var(axis=0)
+        scale = np.sqrt(variance + VARIANCE_EPSILON)
+        x = (x - mean) / scale
+        left_out = _choose_left_out(x, targets, groups) if groups and len(groups) > 1 else ()
+        kept = variance > 0
+        if not kept.any():  # every image has the same features
+            kept[:] = True
+        for name in left_out:
+            kept[groups[name]] = False  # type: ignore[index]
+        best = _solve_standardized(x if kept.all() else x[:, kept], chosen)
+    kernel = np.zeros((len(kept), best.kernel.shape[1]))
+    kernel[kept] = best.kernel / scale[kept, None]
+    return replace(best, kernel=kernel, bias=best.bias - mean @ kernel, left_out=left_out)
+
+
+def _choose_left_out(x: np.ndarray, targets: np.ndarray, groups: Groups) -> tuple[str, ...]:
+    """Returns the groups of features without which a ridge regression predicts better."""
+    places = np.random.default_rng(0).permutation(len(x))[:_JUDGES]
+    x, targets = x[places], np.asarray(targets, np.float64)[places]
+    products = {name: x[:, group] @ x[:, group].T for name, group in groups.items()}
+    left_out: list[str] = []
+
+    def measure(without: Sequence[str]) -> float:
+        product = sum(products[name] for name in groups if name not in without)
+        values, vectors = np.linalg.eigh(product)
+        if values[-1] <= 0:
+            return np.inf
+        kept = values > values[-1] * len(x) * np.finfo(np.float64).eps
+        return _ridge(vectors[:, kept] * np.sqrt(values[kept]), targets)[0].loss
+
+    best = measure(left_out)
+    for name in groups:
+        if len(left_out) + 1 < len(groups) and (loss := measure([*left_out, name])) < best:
+            left_out.append(name)
+            best = loss
+    return tuple(left_out)
 
 
 def _solve_standardized(x: np.ndarray, attempts: Sequence[_Attempt]) -> Solution:
-    mean, variance = x.mean(axis=0), x.var(axis=0)
-    scale = np.sqrt(variance + VARIANCE_EPSILON)
-    x = (x - mean) / scale
+    """Solves for standardized features, in the basis of their directions where it is smaller."""
     basis = None
     if x.shape[1] > x.shape[0]:
         values, vectors = np.linalg.eigh(x @ x.T)
@@ -161,9 +216,7 @@ def _solve_standardized(x: np.ndarray, attempts: Sequence[_Attempt]) -> Solution
             basis = x.T @ (vectors[:, kept] / roots)  # (features, rank), orthonormal columns
             x = vectors[:, kept] * roots
     best = _average([attempt(x) for attempt in attempts])
-    kernel = best.kernel if basis is None else basis @ best.kernel
-    kernel = np.where(variance[:, None] > 0, kernel / scale[:, None], 0.0)
-    return replace(best, kernel=kernel, bias=best.bias - mean @ kernel)
+    return best if basis is None else replace(best, kernel=basis @ best.kernel)
 
 
 def _average(solutions: Sequence[Solution]) -> Solution:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from tl_toolkit.architectures.batches import Batch
-from tl_toolkit.architectures.heads import NORMALIZE_LAYER, OUTPUT_LAYER
+from tl_toolkit.architectures.heads import NORMALIZE_LAYER, OUTPUT_LAYER, group_features
 from tl_toolkit.tasks.solvers import Solution
 from tl_toolkit.transfer.assemble import TransferModel
 
@@ -53,7 +53,8 @@ def solve_head(
     """
     features = np.concatenate([np.asarray(batch) for batch, _ in chunks])
     targets = np.concatenate([np.asarray(targets) for _, targets in chunks])
-    solution = transfer.task.solve(features, targets, solver)  # type: ignore[arg-type]
+    groups = group_features(transfer.parts[-1].layers)
+    solution = transfer.task.solve(features, targets, solver, groups)  # type: ignore[arg-type]
     kernel, bias = solution.kernel, solution.bias
     layer = find_normalization(transfer)
     if layer is not None:

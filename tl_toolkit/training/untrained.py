@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from tl_toolkit.architectures.batches import Batch, as_list
-from tl_toolkit.architectures.heads import POOLED_LAYERS
+from tl_toolkit.architectures.heads import LAST_MAP, group_features
 from tl_toolkit.features.fingerprint import Digests
 from tl_toolkit.features.sets import FeatureSet
 from tl_toolkit.features.source import FeatureSource
@@ -46,14 +46,14 @@ def read_untrained(
         float32 (n, features) of each split; None where there are too many images.
     """
     cut = find_cut(transfer, ())
-    width = _find_width(transfer)
+    places = _find_places(transfer)
     stored = source.read_plain(cut, digests)
     if stored is not None:
-        return _pool_all(stored, sizes, width)
+        return _pool_all(stored, sizes, places)
     if sum(sizes.values()) > most_images:
         return None
     with _as_before(transfer, initial):
-        return _pool_all(source.compute_plain(cut), sizes, width)
+        return _pool_all(source.compute_plain(cut), sizes, places)
 
 
 def pool_features(
@@ -74,31 +74,29 @@ def pool_features(
     Returns:
         float32 (n, features) of each split.
     """
-    return _pool_all(features, sizes, None if whole else _find_width(transfer))
+    return _pool_all(features, sizes, None if whole else _find_places(transfer))
 
 
-def _find_width(transfer: TransferModel) -> int | None:
-    """Returns how many features at the head are of the last map; None for all."""
-    head = transfer.parts[-1].layers
-    joined = next((layer for layer in head if layer.name == POOLED_LAYERS[0]), None)
-    return None if joined is None else int(joined.input[-1].shape[-1])
+def _find_places(transfer: TransferModel) -> np.ndarray | None:
+    """Returns which features at the head describe the last map as a whole; None for all."""
+    return group_features(transfer.parts[-1].layers).get(LAST_MAP)
 
 
 def _pool_all(
-    features: Mapping[str, FeatureSet], sizes: Mapping[str, int], width: int | None
+    features: Mapping[str, FeatureSet], sizes: Mapping[str, int], places: np.ndarray | None
 ) -> dict[str, np.ndarray]:
     pooled = {}
     for split, count in sizes.items():
         chunks = features[split].chunks(np.arange(count), 1, epoch=1)
-        pooled[split] = np.concatenate([_pool(batch, width) for batch, _ in chunks])
+        pooled[split] = np.concatenate([_pool(batch, places) for batch, _ in chunks])
     return pooled
 
 
-def _pool(batch: Batch, width: int | None) -> np.ndarray:
+def _pool(batch: Batch, places: np.ndarray | None) -> np.ndarray:
     last = np.asarray(as_list(batch)[-1])
     if last.ndim == 4:
         return np.asarray(last.mean(axis=(1, 2)))
-    return last if width is None else last[:, -width:]
+    return last if places is None else last[:, places]
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ from tl_toolkit.tasks.multilabel.spec import MultilabelSection
 from tl_toolkit.tasks.parity import BYTES_LIMIT
 from tl_toolkit.tasks.registry import layers_of
 from tl_toolkit.tasks.resampling import Sample
-from tl_toolkit.tasks.solvers import Solution, Solver, solve_labels
+from tl_toolkit.tasks.solvers import Groups, Solution, Solver, solve_labels
 from tl_toolkit.tasks.temperature import find_temperature, scale
 from tl_toolkit.tasks.types import Evaluation, Resize, SplitView, Table, name_columns
 
@@ -180,18 +180,25 @@ class Multilabel(ImageTask):
         state = tf.stack([bins - hits, hits], axis=1)
         return losses, tf.reshape(state, (-1, 2 * self.units * _BINS))
 
-    def solve(self, features: np.ndarray, targets: np.ndarray, solver: Solver) -> Solution:
+    def solve(
+        self,
+        features: np.ndarray,
+        targets: np.ndarray,
+        solver: Solver,
+        groups: Groups | None = None,
+    ) -> Solution:
         """Solves the logit of each label.
 
         Args:
             features: (n, features).
             targets: (n, labels) of 0 and 1.
             solver: ridge, logistic or auto.
+            groups: As in `solve_classes`.
         """
         weights = None
         if self._balance == "class_weights":
             weights = self._class_weights(targets.astype(np.float32)).numpy()
-        return solve_labels(features, targets, solver, weights=weights)
+        return solve_labels(features, targets, solver, weights=weights, groups=groups)
 
     def find_members(self, targets: np.ndarray) -> np.ndarray:
         """Returns (n, classes), 1 where an image is of a class, else 0.

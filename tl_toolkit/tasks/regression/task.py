@@ -26,7 +26,7 @@ from tl_toolkit.tasks.regression.outputs import (
 )
 from tl_toolkit.tasks.regression.spec import RegressionSection
 from tl_toolkit.tasks.resampling import Sample
-from tl_toolkit.tasks.solvers import Solution, Solver, solve_values
+from tl_toolkit.tasks.solvers import Groups, Solution, Solver, solve_values
 from tl_toolkit.tasks.types import Evaluation, Resize, SplitView, Table, name_columns
 
 __all__ = ["Regression", "ValuesPrediction", "build"]
@@ -162,15 +162,23 @@ class Regression(ImageTask):
         columns = [tf.square(wide), values, tf.square(values)]
         return losses, tf.concat([*columns, tf.ones_like(values[:, :1])], axis=-1)
 
-    def solve(self, features: np.ndarray, targets: np.ndarray, solver: Solver) -> Solution:
+    def solve(
+        self,
+        features: np.ndarray,
+        targets: np.ndarray,
+        solver: Solver,
+        groups: Groups | None = None,
+    ) -> Solution:
         """Solves the standardized targets, by ridge regression whatever the loss.
 
         Args:
             features: (n, features).
             targets: float32 (n, columns), in the units of the table.
             solver: ridge or auto.
+            groups: As in `solve_classes`.
         """
-        return solve_values(features, (targets - self._mean.numpy()) / self._scale.numpy())
+        values = (targets - self._mean.numpy()) / self._scale.numpy()
+        return solve_values(features, values, groups=groups)
 
     def score_of(self, state: np.ndarray) -> float:
         """Returns R2, the mean over columns; of one that does not vary, 1 if exact and else 0.

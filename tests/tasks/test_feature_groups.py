@@ -1,0 +1,98 @@
+"""Solved heads take what helps of the last map, of late and early ones, and of their cells."""
+
+import keras
+import numpy as np
+import pytest
+
+from tl_toolkit.architectures.heads import HeadLayers, build_head, group_features
+from tl_toolkit.tasks.solvers import solve_classes, solve_labels, solve_values
+
+COUNT = 80
+LABELS = np.arange(COUNT) % 2
+RANDOM = np.random.default_rng(0)
+TELLING = LABELS[:, None] + RANDOM.normal(size=(COUNT, 6))
+NOISE = RANDOM.normal(size=(COUNT, 300))
+FEATURES = np.hstack([TELLING, NOISE])
+GROUPS = {"telling": np.arange(6), "noise": np.arange(6, 306)}
+
+
+def solve_by(task, features, groups=None, solver="ridge"):
+    if task == "classes":
+        return solve_classes(features, LABELS, 2, solver, groups=groups)
+    if task == "labels":
+        return solve_labels(features, np.stack([LABELS, 1 - LABELS], 1), solver, groups=groups)
+    return solve_values(features, LABELS[:, None] - LABELS.mean(), groups=groups)
+
+
+@pytest.mark.parametrize("task", ["classes", "labels", "values"])
+def test_a_group_that_does_not_help_has_no_weight(task):
+    solution = solve_by(task, FEATURES, GROUPS)
+
+    alone = solve_by(task, TELLING)
+    assert solution.left_out == ("noise",) and solution.describe().endswith("; without noise")
+    assert not solution.kernel[6:].any()
+    np.testing.assert_allclose(solution.kernel[:6], alone.kernel, atol=1e-8)
+    np.testing.assert_allclose(solution.bias, alone.bias, atol=1e-8)
+    assert solution.penalty == alone.penalty and solution.loss == pytest.approx(alone.loss)
+
+
+def test_groups_that_help_all_have_a_part():
+    groups = {"first": np.arange(3), "second": np.arange(3, 6)}
+
+    solution = solve_by("classes", TELLING, groups)
+
+    assert solution.left_out == () and "without" not in solution.describe()
+    np.testing.assert_array_equal(solution.kernel, solve_by("classes", TELLING).kernel)
+
+
+def test_the_last_group_is_never_left_out():
+    groups = {"noise": np.arange(150), "other noise": np.arange(150, 300)}
+
+    assert len(solve_by("classes", NOISE, groups).left_out) <= 1
+
+
+def test_features_that_are_the_same_for_all_images_solve_too():
+    solution = solve_by("classes", np.ones((COUNT, 306)), GROUPS)
+
+    assert np.isfinite(solution.kernel).all() and np.isfinite(solution.bias).all()
+
+
+def build(pooling, *shapes):
+    maps = [keras.Input(shape) for shape in shapes]
+    head = HeadLayers(pooling=pooling)
+    return keras.Model(maps, build_head(maps, head, units=2, activation="softmax"))
+
+
+def test_a_pyramid_joins_average_deviation_and_cells():
+    model = build("pyramid", (7, 9, 2))
+    x = np.random.default_rng(0).normal(size=(4, 7, 9, 2)).astype(np.float32)
+
+    found = keras.Model(model.input, model.get_layer("head_pool").output).predict(x, verbose=0)
+
+    rows, columns = [(0, 3), (2, 5), (4, 7)], [(0, 3), (3, 6), (6, 9)]
+    cells = [x[:, a:b, c:d].mean(axis=(1, 2)) for a, b in rows for c, d in columns]
+    deviation = np.sqrt(x.var(axis=(1, 2)) + 1e-6)
+    expected = np.concatenate([x.mean(axis=(1, 2)), deviation, *cells], axis=1)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_map_of_fewer_positions_has_no_cells():
+    assert build("pyramid", (2, 5, 4)).get_layer("head_pool").output.shape[-1] == 8
+
+
+def test_features_are_grouped_by_the_depth_of_their_map_and_by_cells():
+    model = build("pyramid", *[(9, 9, 1)] * 5, (2, 2, 4))
+
+    groups = group_features(model.layers)
+
+    assert {name: len(places) for name, places in groups.items()} == {
+        "the last map": 8, "late maps": 2, "early maps": 8,
+        "cells of late maps": 9, "cells of early maps": 36,
+    }  # fmt: skip
+    assert groups["early maps"][:4].tolist() == [0, 1, 11, 12]
+    assert sorted(np.concatenate(list(groups.values()))) == list(range(63))
+
+
+def test_a_head_of_one_map_or_of_vectors_has_groups_too():
+    assert list(group_features(build("statistics", (3, 3, 2)).layers)) == ["the last map"]
+    assert group_features(build(None, (6,)).layers) == {}
