@@ -297,9 +297,12 @@ def group_features(head: Iterable[keras.layers.Layer]) -> dict[str, np.ndarray]:
     """
     layers = {layer.name: layer for layer in head}
     joined, pooled = (layers.get(name) for name in POOLED_LAYERS)
-    if joined is None and pooled is None:
+    if joined is not None:
+        vectors = joined.input
+    elif pooled is not None:
+        vectors = [pooled.output]
+    else:
         return {}
-    vectors = [pooled.output] if joined is None else joined.input
     groups: dict[str, list[np.ndarray]] = {
         f"{part}{maps}": [] for part in ("", "cells of ") for maps in _DEPTHS
     }

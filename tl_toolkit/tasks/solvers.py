@@ -157,26 +157,19 @@ def _solve(
     targets: np.ndarray,
     groups: Groups | None,
 ) -> Solution:
-    """Solves for standardized features, in the basis of their own directions where these are fewer.
-
-    A penalty on the squared weights does not depend on the basis.
-    """
-    from threadpoolctl import threadpool_limits
-
+    """Solves for the groups of features that help; those of the others have the weight 0."""
     x = np.asarray(features, np.float64)
-    # The many small products of a path take 40 times as long in threads that wait for each other.
+    mean, variance = x.mean(axis=0), x.var(axis=0)
+    scale = np.sqrt(variance + VARIANCE_EPSILON)
+    x = (x - mean) / scale
+    left_out = _choose_left_out(x, targets, groups) if groups and len(groups) > 1 else ()
+    kept = variance > 0
+    if not kept.any():  # every image has the same features
+        kept[:] = True
+    for name in left_out:
+        kept[groups[name]] = False  # type: ignore[index]
     chosen = list(attempts.values()) if solver == "auto" else [attempts[solver]]
-    with threadpool_limits(1 if x.size < _LARGE else None, user_api="blas"):
-        mean, variance = x.mean(axis=0), x.var(axis=0)
-        scale = np.sqrt(variance + VARIANCE_EPSILON)
-        x = (x - mean) / scale
-        left_out = _choose_left_out(x, targets, groups) if groups and len(groups) > 1 else ()
-        kept = variance > 0
-        if not kept.any():  # every image has the same features
-            kept[:] = True
-        for name in left_out:
-            kept[groups[name]] = False  # type: ignore[index]
-        best = _solve_standardized(x if kept.all() else x[:, kept], chosen)
+    best = _solve_standardized(x if kept.all() else x[:, kept], chosen)
     kernel = np.zeros((len(kept), best.kernel.shape[1]))
     kernel[kept] = best.kernel / scale[kept, None]
     return replace(best, kernel=kernel, bias=best.bias - mean @ kernel, left_out=left_out)
@@ -184,39 +177,58 @@ def _solve(
 
 def _choose_left_out(x: np.ndarray, targets: np.ndarray, groups: Groups) -> tuple[str, ...]:
     """Returns the groups of features without which a ridge regression predicts better."""
-    places = np.random.default_rng(0).permutation(len(x))[:_JUDGES]
-    x, targets = x[places], np.asarray(targets, np.float64)[places]
-    products = {name: x[:, group] @ x[:, group].T for name, group in groups.items()}
-    left_out: list[str] = []
+    judges = np.random.default_rng(0).permutation(len(x))[:_JUDGES]
+    x, targets = x[judges], np.asarray(targets, np.float64)[judges]
+    with _threads(x):
+        products = {name: x[:, group] @ x[:, group].T for name, group in groups.items()}
 
     def measure(without: Sequence[str]) -> float:
-        product = sum(products[name] for name in groups if name not in without)
-        values, vectors = np.linalg.eigh(product)
-        if values[-1] <= 0:
-            return np.inf
-        kept = values > values[-1] * len(x) * np.finfo(np.float64).eps
-        return _ridge(vectors[:, kept] * np.sqrt(values[kept]), targets)[0].loss
+        product = np.sum([products[name] for name in groups if name not in without], axis=0)
+        vectors, roots = _find_directions(product)
+        return _ridge(vectors * roots, targets)[0].loss if len(roots) else np.inf
 
-    best = measure(left_out)
-    for name in groups:
-        if len(left_out) + 1 < len(groups) and (loss := measure([*left_out, name])) < best:
-            left_out.append(name)
-            best = loss
+    left_out: list[str] = []
+    with _threads(next(iter(products.values()))):
+        best = measure(left_out)
+        for name in groups:
+            if len(left_out) + 1 < len(groups) and (loss := measure([*left_out, name])) < best:
+                left_out.append(name)
+                best = loss
     return tuple(left_out)
 
 
 def _solve_standardized(x: np.ndarray, attempts: Sequence[_Attempt]) -> Solution:
-    """Solves for standardized features, in the basis of their directions where it is smaller."""
+    """Solves for standardized features, in the basis of their own directions where these are fewer.
+
+    A penalty on the squared weights does not depend on the basis.
+    """
     basis = None
     if x.shape[1] > x.shape[0]:
-        values, vectors = np.linalg.eigh(x @ x.T)
-        kept = values > values[-1] * len(x) * np.finfo(np.float64).eps
-        if kept.any():  # else every image has the same features, and any basis is as good
-            roots = np.sqrt(values[kept])
-            basis = x.T @ (vectors[:, kept] / roots)  # (features, rank), orthonormal columns
-            x = vectors[:, kept] * roots
-    best = _average([attempt(x) for attempt in attempts])
+        with _threads(x):
+            vectors, roots = _find_directions(x @ x.T)
+            if len(roots):  # else every image has the same features, and any basis is as good
+                basis = x.T @ (vectors / roots)  # (features, rank), orthonormal columns
+                x = vectors * roots
+    with _threads(x):
+        best = _average([attempt(x) for attempt in attempts])
     return best if basis is None else replace(best, kernel=basis @ best.kernel)
+
+
+def _find_directions(product: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns orthonormal columns and their scale, whose product with itself is a given one."""
+    values, vectors = np.linalg.eigh(product)
+    kept = values > max(values[-1], 0.0) * len(values) * np.finfo(np.float64).eps
+    return vectors[:, kept], np.sqrt(values[kept])
+
+
+def _threads(x: np.ndarray) -> Any:
+    """Returns a context of one thread for a small matrix, of all for a large one.
+
+    The many small products of a path take 40 times as long in threads that wait for each other.
+    """
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1 if x.size < _LARGE else None, user_api="blas")
 
 
 def _average(solutions: Sequence[Solution]) -> Solution:
