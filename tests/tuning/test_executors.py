@@ -7,7 +7,7 @@ import pytest
 import tl_toolkit as tl
 from tests.conftest import draw_class_folders
 from tests.tuning.test_oracle import SPACE
-from tests.tuning.test_search import recipe_of
+from tests.tuning.test_search import leave_out_plots, recipe_of
 from tl_toolkit.api.base import reading_recipe
 from tl_toolkit.api.search import Searching, open_search
 from tl_toolkit.errors import RecipeError
@@ -124,6 +124,14 @@ def search_on(cluster, recipe, out, *, resume=False):
             plan.recipe.name, out.parent, out, resume=resume, overwrite=False
         ) as folder:
             return Searching(plan, folder, ignore, cluster=cluster).run(None)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def unplotted():
+    """Searches draw no plots: what workers change is read from the tables."""
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_plots(patch)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -67,6 +67,17 @@ def whole(tmp_path_factory):
     return tl.search(recipe, overrides=overrides, out=folder / "search")
 
 
+@pytest.fixture
+def unplotted(monkeypatch):
+    """Searches draw no plots, which take longer than a small trial."""
+    leave_out_plots(monkeypatch)
+
+
+def leave_out_plots(patch):
+    for name in ("plot_fields", "plot_time"):
+        patch.setattr(f"tl_toolkit.tuning.report.{name}", lambda *_, **__: None)
+
+
 def rows_of(path):
     with open(path) as file:
         return list(csv.DictReader(file))
@@ -167,7 +178,7 @@ def test_a_search_leaves_tables_and_plots(whole):
     assert json.loads(whole.folder.status.read_text())["state"] == "done"
 
 
-def test_a_trial_that_fails_is_recorded_and_ends_nothing(tmp_path, recipe):
+def test_a_trial_that_fails_is_recorded_and_ends_nothing(tmp_path, recipe, unplotted):
     space = {"phases.head.learning_rate": {"choices": [1e-3, 1e38]}}
     recipe["phases"] = [{"name": "head", "epochs": 3, "optimizer": "sgd"}]
 
@@ -309,7 +320,7 @@ def test_a_search_of_another_algorithm_goes_on_where_it_stopped(tmp_path, recipe
     assert_it_goes_on(recipe, tl.search(recipe, out=tmp_path / "whole"), tmp_path)
 
 
-def test_a_search_goes_on_where_it_stopped(tmp_path, whole):
+def test_a_search_goes_on_where_it_stopped(tmp_path, whole, unplotted):
     assert_it_goes_on(recipe_of(whole.path.parent / "photos"), whole, tmp_path)
 
 
