@@ -207,7 +207,7 @@ def test_a_weight_that_is_not_finite_ends_the_run_though_no_loss_shows_it(tmp_pa
                 bias.assign(np.where(np.arange(bias.shape[0]), bias.numpy(), -np.inf))
 
     with pytest.raises(NonFiniteError, match="epoch 2  c3_conv/bias holds a number that is not"):
-        finetune(tmp_path, [Saturate()])
+        finetune(tmp_path, [Saturate()], phases=[PHASE | {"unfreeze": 4}])
 
     kept = tl.load_run(tmp_path / "run").model
     assert all(np.isfinite(weight.numpy()).all() for weight in kept.weights)
