@@ -50,6 +50,7 @@ def test_tasks_fill_what_the_command_fills_alone(tmp_path, ray):
     assert (context.threads, ray.most) == (3, 1)
 
 
+@pytest.mark.slow
 def test_images_that_only_this_host_sees_are_refused(tmp_path, ray):
     photos = draw_class_folders(tmp_path / "photos", count=3)
     path = next(photos.rglob("*.jpg"))

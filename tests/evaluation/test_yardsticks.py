@@ -23,11 +23,12 @@ from tl_toolkit.printing.tables import build_summary, open_console
 from tl_toolkit.tasks.multilabel.task import Multilabel
 from tl_toolkit.training.prepare import assemble_model
 
-TUNE = {"name": "tune", "epochs": 2, "learning_rate": 1e-2, "unfreeze": {"from": "block4"}}
+HEAD = {"name": "head", "epochs": 1}
+TUNE = {"name": "tune", "epochs": 1, "learning_rate": 1e-2, "unfreeze": {"from": "block4"}}
 
 
-def tuned(folder, store="auto", head=None, phases=({"name": "head", "epochs": 3}, TUNE)):
-    """A trainer whose base has moved, and its plan."""
+def tune(folder, store="always", head=None, phases=(HEAD, TUNE)):
+    """A trainer whose base has moved, its images, its plan and its task."""
     values = digits_recipe(
         model={**MODEL, "head": head or {}}, phases=list(phases), features={"store": store}
     )
@@ -47,9 +48,25 @@ def compute_averages(plan, task, images):
     return np.asarray(FixedBatch(base)(pixels)).mean(axis=(1, 2))
 
 
-@pytest.mark.parametrize("store", ["always", pytest.param("never", marks=pytest.mark.slow)])
-def test_vectors_are_those_of_the_base_before_any_training(tmp_path, store):
-    trainer, images, plan, task = tuned(tmp_path / "images", store)
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    return tune(tmp_path_factory.mktemp("tuned"))
+
+
+def test_vectors_are_those_of_the_base_before_any_training(tuned):
+    assert_vectors_are_untrained(*tuned)
+    assert tuned[0].read_untrained(most_images=0) is not None
+
+
+@pytest.mark.slow
+def test_so_are_those_that_no_store_holds(tmp_path):
+    trainer, images, plan, task = tune(tmp_path / "images", "never")
+
+    assert_vectors_are_untrained(trainer, images, plan, task)
+    assert trainer.read_untrained(most_images=sum(map(len, images.values())) - 1) is None
+
+
+def assert_vectors_are_untrained(trainer, images, plan, task):
     after = [weight.numpy() for weight in trainer.model.weights]
     count = sum(map(len, images.values()))
 
@@ -58,14 +75,14 @@ def test_vectors_are_those_of_the_base_before_any_training(tmp_path, store):
     expected = compute_averages(plan, task, images["validation"])
     np.testing.assert_allclose(vectors["validation"], expected, rtol=1e-4, atol=1e-5)
     assert set(vectors) == set(images)
-    assert (trainer.read_untrained(most_images=count - 1) is None) == (store == "never")
     for weight, kept in zip(trainer.model.weights, after, strict=True):
         np.testing.assert_array_equal(weight, kept)
 
 
+@pytest.mark.slow
 def test_of_a_head_on_several_maps_the_last_one_is_read(tmp_path):
     head = {"taps": "all", "pooling": "statistics", "solver": "ridge"}
-    trainer, images, plan, task = tuned(tmp_path / "images", "always", head, phases=[TUNE])
+    trainer, images, plan, task = tune(tmp_path / "images", head=head, phases=[TUNE])
 
     vectors = trainer.read_untrained(most_images=0)["validation"]
 
@@ -74,14 +91,24 @@ def test_of_a_head_on_several_maps_the_last_one_is_read(tmp_path):
     assert vectors.shape[1] == 2 * expected.shape[1]  # averages, and deviations
 
 
+def finetune(folder, **options):
+    values = digits_recipe(model=MODEL, phases=[HEAD, TUNE], features={"store": "always"})
+    return tl.finetune(values, out=folder / "run", **options)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    values = digits_recipe(model=MODEL, phases=[{"name": "head", "epochs": 3}, TUNE])
-    return tl.finetune(values, out=tmp_path_factory.mktemp("beside") / "run", versus="scratch")
+    return finetune(tmp_path_factory.mktemp("alone"))
 
 
-def test_yardsticks_are_those_of_scikit_learn(run, tmp_path):
-    trainer, images, _, _ = tuned(tmp_path / "images", "always")
+@pytest.fixture(scope="module")
+def beside(tmp_path_factory):
+    """The run, and the same network from scratch beside it."""
+    return finetune(tmp_path_factory.mktemp("beside"), versus="scratch")
+
+
+def test_yardsticks_are_those_of_scikit_learn(run, tuned):
+    trainer, images, _, _ = tuned
     vectors = trainer.read_untrained(most_images=0)
     train, test = (images[split].targets for split in ("train", "validation"))
     measured = run.metrics["validation"]
@@ -114,24 +141,27 @@ def test_the_run_is_compared_with_the_probe_on_the_same_images(run):
     assert run.evaluate()["neighbors"] == measured["neighbors"]
 
 
-def test_the_same_network_from_scratch_stands_beside_the_run(run):
+@pytest.mark.slow
+def test_the_same_network_from_scratch_stands_beside_the_run(beside):
+    run = beside
     path = run.path / "baseline" / "phases" / "1-scratch"
     receipt = json.loads((path / "receipt.json").read_text())
     scratch = run.metrics["baseline"]
 
     assert run.recipe.baseline == scratch["word"] == "scratch"
     assert {row["state"] for row in receipt["parts"]} == {"trainable"}
-    assert len((path / "history.csv").read_text().splitlines()) == 2 + 5  # the heading, epoch 0
+    assert len((path / "history.csv").read_text().splitlines()) == 2 + 2  # the heading, epoch 0
     found = run.metrics["validation"]["against"]["scratch"]
     images = scratch["validation"]["images"]
     difference = run.metrics["validation"]["accuracy"] - scratch["validation"]["accuracy"]
     assert (found["only_run"] - found["only_other"]) / images == pytest.approx(difference)
 
 
-def test_the_summary_names_what_each_row_is_of(run):
+@pytest.mark.slow
+def test_the_summary_names_what_each_row_is_of(beside):
     file = io.StringIO()
 
-    open_console(file).print(build_summary(run.metrics, run.recipe.task))
+    open_console(file).print(build_summary(beside.metrics, beside.recipe.task))
 
     rows = [line.split("  ")[0].strip() for line in file.getvalue().splitlines()]
     assert rows[1:] == [
@@ -139,6 +169,7 @@ def test_the_summary_names_what_each_row_is_of(run):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_recipe_leaves_them_out(tmp_path):
     values = digits_recipe(model=MODEL, phases=[{"name": "head", "epochs": 1}], yardsticks=False)
 

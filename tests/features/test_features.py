@@ -5,15 +5,31 @@ import json
 import shutil
 import subprocess
 
+import keras
 import numpy as np
 import pytest
 
 import tl_toolkit as tl
 from tests.command import TLTOOL, tltool, tltool_process
 from tests.conftest import draw_class_folders
+from tests.models import plan_values
+from tl_toolkit.architectures.batches import FixedBatch
+from tl_toolkit.catalog.lookup import resolve_unfreeze
 from tl_toolkit.errors import RecipeError
+from tl_toolkit.events import ignore
+from tl_toolkit.features.settings import FeatureSettings
 from tl_toolkit.features.shards import ShardWriter
+from tl_toolkit.features.source import FeatureSource
 from tl_toolkit.features.store import FeatureCache
+from tl_toolkit.plan.training import feature_values
+from tl_toolkit.recipe.schema import UnfreezeFrom
+from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.runtime import derive_seed, numerics
+from tl_toolkit.training.optimizers import build_optimizer
+from tl_toolkit.training.prepare import assemble_model, load_images, scan_images, survey_images
+from tl_toolkit.training.seeds import phase_seed
+from tl_toolkit.transfer.freezing import digest_variables, split_at
+from tl_toolkit.transfer.heads import initialize_head
 
 PHASES = (
     {"name": "head", "epochs": 2, "learning_rate": 1e-2},
@@ -31,6 +47,7 @@ def recipe_of(photos, **sections):
         "phases": list(PHASES),
         "export": False,
         "report": False,
+        "yardsticks": False,
     } | sections
 
 
@@ -67,17 +84,37 @@ def outcome(run):
     return histories, predictions, run.metrics["weights_sha256"]
 
 
-def finetune(recipe, out, store="always", **features):
+def finetune(recipe, out, store="always", callbacks=(), **features):
     listener = Listener()
-    settings = {"store": store, **features}
-    run = tl.finetune(recipe | {"features": settings}, out=out, progress=listener.handle)
+    recipe = recipe | {"features": {"store": store, **features}}
+    run = tl.finetune(recipe, out=out, progress=listener.handle, callbacks=list(callbacks))
     return run, listener
 
 
+class Epochs(keras.callbacks.Callback):
+    """Keeps the logs and the weights of each epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.ended = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        weights = [layer.get_weights() for layer in self.model.layers if layer.weights]
+        self.ended.append((epoch, logs, weights))
+
+
 @pytest.fixture(scope="module")
-def live(photos, tmp_path_factory):
+def without_store(photos, tmp_path_factory):
+    """The outcome of the recipe without the store, its epochs and what was heard."""
+    epochs, out = Epochs(), tmp_path_factory.mktemp("live") / "run"
+    run, listener = finetune(recipe_of(photos), out, "never", [epochs])
+    return outcome(run), epochs.ended, listener
+
+
+@pytest.fixture(scope="module")
+def live(without_store):
     """The outcome of the recipe without the store."""
-    return outcome(finetune(recipe_of(photos), tmp_path_factory.mktemp("live") / "run", "never")[0])
+    return without_store[0]
 
 
 def fill(folder, recipe, **features):
@@ -182,6 +219,7 @@ def refuse_photos(really_open):
     return refuse
 
 
+@pytest.mark.slow
 def test_a_second_run_opens_no_image(tmp_path, photos, cache, monkeypatch):
     # A file that was changed this very moment is never taken for known.
     monkeypatch.setattr("tl_toolkit.sources.known_files._YOUNG", 0)
@@ -249,6 +287,7 @@ def one_view(photos, tmp_path_factory):
     return fill(tmp_path_factory.mktemp("view"), recipe_of(photos, **FLIPPED), views=1)[0]
 
 
+@pytest.mark.slow
 def test_views_that_are_complete_make_no_room_for_the_rest(tmp_path, photos, one_view, cache):
     shutil.copytree(one_view.root, cache.root)
     before = {shard.path: shard.size for shard in cache.shards()}
@@ -340,6 +379,7 @@ def test_a_folder_that_cannot_be_written_costs_speed_only(tmp_path, photos, monk
     assert run.metrics["best"]["val_loss"] > 0
 
 
+@pytest.mark.slow
 def test_an_error_of_the_handler_is_no_fault_of_the_store(tmp_path, photos, cache):
     def handle(event):
         if event.kind == "features_computed":
@@ -351,6 +391,7 @@ def test_an_error_of_the_handler_is_no_fault_of_the_store(tmp_path, photos, cach
         )
 
 
+@pytest.mark.slow
 def test_a_disk_that_runs_full_costs_one_pass_not_two(tmp_path, photos, cache, monkeypatch):
     def run_full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -376,20 +417,21 @@ def test_a_disk_that_runs_full_costs_one_pass_not_two(tmp_path, photos, cache, m
 
 
 def test_auto_does_not_store_what_is_cheaper_to_compute(tmp_path, photos, cache):
-    first = [PHASES[1] | {"unfreeze": {"from": "c3"}}]
+    plan, task = plan_values(recipe_of(photos))
+    transfer = assemble_model(plan, task, ignore)
+    _, images = survey_images(plan, task, RunFolder(tmp_path / "run"), ignore)
+    settings = FeatureSettings.from_values(feature_values(plan.recipe))
+    split = split_at(transfer, resolve_unfreeze(transfer.architecture, UnfreezeFrom(unit="c3")))
+    listener = Listener()
 
-    _, listener = finetune(recipe_of(photos, phases=first), tmp_path / "run", "auto")
+    source = FeatureSource(transfer, settings, images, listener.handle)
+    source.at(split, digest_variables(transfer), passes=2)
 
     assert any("would not be faster" in text for text in listener.sentences)
 
 
-def test_layers_that_run_in_every_epoch_are_told_once_for_all_phases(tmp_path, photos, cache):
-    phases = [
-        PHASES[1] | {"name": f"phase{n}", "unfreeze": {"from": u}}
-        for n, u in ((1, "f6"), (2, "c5"))
-    ]
-
-    _, listener = finetune(recipe_of(photos, phases=phases), tmp_path / "run", "never")
+def test_layers_that_run_in_every_epoch_are_told_once_for_all_phases(without_store):
+    _, _, listener = without_store
 
     told = [text for text in listener.sentences if text.startswith("features: ")]
     assert told == ["features: the frozen layers run in every epoch: features.store is never"]
@@ -441,28 +483,8 @@ def test_processes_may_share_the_store(tmp_path, photos, cache):
     assert not list(cache.root.glob("*/.draft-*"))
 
 
-def test_the_compiled_loop_is_keras_fit_bit_for_bit(tmp_path, photos, cache):
-    import keras
-
-    from tests.models import plan_values
-    from tl_toolkit.architectures.batches import FixedBatch
-    from tl_toolkit.events import ignore
-    from tl_toolkit.runs.folder import RunFolder
-    from tl_toolkit.runtime import derive_seed, numerics
-    from tl_toolkit.training.optimizers import build_optimizer
-    from tl_toolkit.training.prepare import assemble_model, load_images, scan_images
-    from tl_toolkit.training.seeds import phase_seed
-    from tl_toolkit.transfer.heads import initialize_head
-
-    class Keep(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            self.epoch, self.logs = epoch, logs
-            self.weights = [layer.get_weights() for layer in self.model.layers if layer.weights]
-
-    values = recipe_of(photos, phases=[PHASES[0] | {"epochs": 3}])
-    keep = Keep()
-    tl.finetune(values, out=tmp_path / "run", callbacks=[keep])
-    plan, task = plan_values(values)
+def test_the_compiled_loop_is_keras_fit_bit_for_bit(tmp_path, photos, without_store):
+    plan, task = plan_values(recipe_of(photos))
     recipe = plan.recipe
     manifest = scan_images(plan, task, RunFolder(tmp_path / "scan"))
     images = load_images(plan, task, manifest)["train"]
@@ -479,11 +501,12 @@ def test_the_compiled_loop_is_keras_fit_bit_for_bit(tmp_path, photos, cache):
     with numerics(deterministic=True):
         rows = base(images.load(np.arange(len(images)))).numpy()
         head.compile(build_optimizer(recipe.phases[0]), "sparse_categorical_crossentropy")
-        for epoch in (1, 2, 3):
+        for epoch in (1, 2):
             order = np.random.default_rng((seed, epoch)).permutation(len(images))
             labels = images.targets[order]
             head.fit(rows[order], labels, batch_size=8, shuffle=False, verbose=0)
 
-    assert keep.epoch == 2 and set(keep.logs) >= {"loss", "val_loss", "val_accuracy"}
-    for mine, theirs in zip(keep.weights[-1], head.get_weights(), strict=True):
+    number, logs, weights = without_store[1][1]  # of the first phase
+    assert number == 1 and set(logs) >= {"loss", "val_loss", "val_accuracy"}
+    for mine, theirs in zip(weights[-1], head.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, theirs)

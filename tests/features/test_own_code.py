@@ -95,13 +95,20 @@ def key_of(values, path, layer="own"):
     return PrefixKeys(transfer, {}).key(output, digest_variables(transfer))
 
 
-@pytest.mark.parametrize("inside", [False, True], ids=["a layer", "in a nested model"])
+CHANGES = [
+    ("return scale(x)", "return scale(x) + 1"),
+    ("FACTOR = 2.0", "FACTOR = 3.0"),
+    ("return x * FACTOR", "return x / FACTOR"),
+]
+
+
 @pytest.mark.parametrize(
-    ("before", "after"),
+    ("before", "after", "inside"),
     [
-        ("return scale(x)", "return scale(x) + 1"),
-        ("FACTOR = 2.0", "FACTOR = 3.0"),
-        ("return x * FACTOR", "return x / FACTOR"),
+        (*CHANGES[0], False),
+        (*CHANGES[1], True),
+        (*CHANGES[2], False),
+        *(pytest.param(*CHANGES[n], n != 1, marks=pytest.mark.slow) for n in range(3)),
     ],
 )
 def test_features_of_a_layer_whose_code_was_changed_are_others(

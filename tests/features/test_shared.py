@@ -67,6 +67,7 @@ def test_a_second_host_reads_what_the_first_one_computed(photos, store, tmp_path
     assert values_of(mirror_of(address)) == values_of(tmp_path / "alone")
 
 
+@pytest.mark.slow
 def test_what_a_killed_writer_left_is_no_shard_and_is_computed(photos, store, tmp_path):
     system, root, address, become = store
     fill(photos, address)
@@ -131,6 +132,7 @@ def test_a_store_that_cannot_be_written_is_named(photos, store, monkeypatch):
         fill(photos, address)
 
 
+@pytest.mark.slow
 def test_copies_stay_within_the_budget(photos, store):
     system, root, address, become = store
     fill(photos, address)
@@ -141,6 +143,7 @@ def test_copies_stay_within_the_budget(photos, store):
     assert not values_of(mirror_of(address))
 
 
+@pytest.mark.slow
 def test_a_full_disk_receives_no_copies(photos, store, monkeypatch):
     system, root, address, become = store
     fill(photos, address)
@@ -153,6 +156,7 @@ def test_a_full_disk_receives_no_copies(photos, store, monkeypatch):
     assert not values_of(mirror_of(address))
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_is_no_error_of_the_store(photos, store, tmp_path):
     system, root, address, become = store
     fill(photos, address)
@@ -183,6 +187,7 @@ def test_shards_without_a_wanted_image_are_not_copied(photos, store, tmp_path):
     assert not folder.exists() or not list(folder.iterdir())
 
 
+@pytest.mark.slow
 def test_offline_the_copies_of_this_host_are_all(photos, store, monkeypatch):
     system, root, address, become = store
     fill(photos, address)

@@ -26,7 +26,7 @@ def step_by_step(decay=1.0, accumulate=1, batches=4):
     """The weights after each of some batches, and the averages that the model then has."""
     transfer = build_transfer("lenet5", seed=1)
     phase = PhaseSettings(
-        "tune", 1, SGD(ema=EMA, accumulate=accumulate), 1e-2, ("c5", "f6"), layer_decay=decay
+        "tune", 1, SGD(ema=EMA, accumulate=accumulate), 1e-2, ("f6",), layer_decay=decay
     )
     _, steps = CompiledPhases(transfer).get(phase, 6)
     features = np.random.default_rng(0).uniform(size=(6, *steps.model.input.shape[1:]))
@@ -49,7 +49,7 @@ def test_averages_are_those_of_the_weights_after_each_step():
         np.testing.assert_array_equal(value, last)
 
 
-@pytest.mark.parametrize("accumulate", [2, 9])
+@pytest.mark.parametrize("accumulate", [2, pytest.param(9, marks=pytest.mark.slow)])
 def test_batches_that_are_only_accumulated_add_nothing_to_averages(accumulate):
     weights, averages, _, _ = step_by_step(accumulate=accumulate, batches=8)
     changed = weights[accumulate - 1 :: accumulate] or weights[-1:]
@@ -58,6 +58,7 @@ def test_batches_that_are_only_accumulated_add_nothing_to_averages(accumulate):
         np.testing.assert_allclose(value, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_they_are_those_of_keras():
     weights, averages, _, _ = step_by_step()
     variables = [keras.Variable(np.zeros_like(value)) for value in weights[0]]

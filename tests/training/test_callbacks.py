@@ -13,7 +13,7 @@ from tests.training.test_loop import digits_recipe, history
 from tl_toolkit.errors import NonFiniteError, ReceiptError
 from tl_toolkit.training.callbacks import PhaseCallbacks, _KeptInterrupts
 
-PHASE = {"name": "all", "epochs": 2, "unfreeze": 4, "learning_rate": 3e-3}
+PHASE = {"name": "all", "epochs": 2, "unfreeze": 1, "learning_rate": 3e-3}
 
 
 class Recorder(keras.callbacks.Callback):
@@ -41,7 +41,7 @@ for hook in HOOKS:
 
 
 def finetune(tmp_path, callbacks=(), phases=(PHASE,), out="run", progress=False, **sections):
-    recipe = digits_recipe(phases=list(phases), **sections)
+    recipe = digits_recipe(phases=list(phases), **{"yardsticks": False} | sections)
     return tl.finetune(
         recipe, out=tmp_path / out, overwrite=True, callbacks=callbacks, progress=progress
     )
@@ -112,6 +112,7 @@ def test_checkpoints_hold_the_whole_model(tmp_path):
     assert getattr(run.model, "optimizer", None) is None
 
 
+@pytest.mark.slow
 def test_what_comes_with_keras_works_as_under_fit(tmp_path, capsys):
     callbacks = [
         keras.callbacks.ProgbarLogger(),
@@ -153,6 +154,7 @@ def test_early_stopping_of_keras_stops_and_restores_the_whole_model(tmp_path):
         np.testing.assert_array_equal(mine, first)
 
 
+@pytest.mark.slow
 def test_terminate_on_nan_ends_the_phase_and_the_best_weights_stay(tmp_path):
     phases = [PHASE, {**PHASE, "name": "burst", "optimizer": "sgd", "learning_rate": 1e38}]
 
@@ -170,6 +172,7 @@ def test_terminate_on_nan_ends_the_phase_and_the_best_weights_stay(tmp_path):
     assert len(history(run, "2-burst")) < 1 + 2
 
 
+@pytest.mark.slow
 def test_terminate_on_nan_before_the_first_epoch_is_done_ends_the_run(tmp_path):
     burst = PHASE | {"optimizer": "sgd", "learning_rate": 1e38}
 
@@ -179,6 +182,7 @@ def test_terminate_on_nan_before_the_first_epoch_is_done_ends_the_run(tmp_path):
     assert e.value.exit_code == 6
 
 
+@pytest.mark.slow
 def test_a_callback_that_stops_before_the_first_epoch_leaves_an_untrained_head_and_it_is_said(
     tmp_path,
 ):
@@ -203,7 +207,7 @@ def test_a_weight_that_is_not_finite_ends_the_run_though_no_loss_shows_it(tmp_pa
                 bias.assign(np.where(np.arange(bias.shape[0]), bias.numpy(), -np.inf))
 
     with pytest.raises(NonFiniteError, match="epoch 2  c3_conv/bias holds a number that is not"):
-        finetune(tmp_path, [Saturate()])
+        finetune(tmp_path, [Saturate()], phases=[PHASE | {"unfreeze": 4}])
 
     kept = tl.load_run(tmp_path / "run").model
     assert all(np.isfinite(weight.numpy()).all() for weight in kept.weights)
@@ -294,6 +298,7 @@ def test_what_is_no_list_of_callbacks_is_refused_before_anything_is_done(tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_exception_of_a_callback_leaves_the_best_model_and_its_type(tmp_path):
     def fail(epoch, logs):
         raise ValueError("mine")
@@ -310,6 +315,7 @@ def test_an_exception_of_a_callback_leaves_the_best_model_and_its_type(tmp_path)
     assert any(np.array_equal(kernel, kept[name]) for name in kept)
 
 
+@pytest.mark.slow
 def test_a_callback_that_writes_frozen_weights_is_named_once(tmp_path):
     class Writing(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):

@@ -54,7 +54,15 @@ def draw_features(split, count=COUNT):
     return np.random.default_rng(1).normal(size=(count, *split.cut.tensors.shape[1:])).astype("f4")
 
 
-@pytest.mark.parametrize("kind", TARGETS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Classification,
+        pytest.param(Multilabel, marks=pytest.mark.slow),
+        pytest.param(Regression, marks=pytest.mark.slow),
+    ],
+    ids=lambda kind: kind.__name__,
+)
 def test_the_loss_of_mixed_examples_is_that_of_both_targets_by_their_shares(kind):
     task = kind(NAMES)
     split, steps = build_steps(task, 1e-30)
@@ -216,6 +224,7 @@ def deterministic():
         yield
 
 
+@pytest.mark.slow
 def test_noise_and_blends_are_the_same_with_the_store_and_without(tmp_path, deterministic):
     changes = {"phases.head.feature_noise": 0.3, "phases.head.feature_mixup": 0.5}
 
@@ -225,6 +234,7 @@ def test_noise_and_blends_are_the_same_with_the_store_and_without(tmp_path, dete
     assert stored == live
 
 
+@pytest.mark.slow
 def test_a_solved_head_takes_images_as_they_are(tmp_path, deterministic):
     solved = {"model.head": {"solver": "ridge"}, "phases": []}
 

@@ -45,7 +45,11 @@ def test_units_behind_what_the_head_reads_cannot_train():
 
 @pytest.mark.parametrize(
     ("momentum", "expected"),
-    [(0.5, 0.5), pytest.param(0.8, 0.8, marks=pytest.mark.slow), (None, 0.9)],
+    [
+        (0.5, 0.5),
+        pytest.param(0.8, 0.8, marks=pytest.mark.slow),
+        pytest.param(None, 0.9, marks=pytest.mark.slow),
+    ],
 )
 def test_moving_statistics_move_by_the_phase_s_momentum(compiled, momentum, expected):
     layer = compiled.transfer.model.get_layer("block1_conv1_bn")

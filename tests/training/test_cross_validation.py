@@ -26,7 +26,8 @@ HEAD = [{"name": "head", "epochs": 3, "learning_rate": 1e-2}]
 
 
 def folded_recipe(**sections):
-    recipe = digits_recipe(phases=HEAD, features={"store": "always"}, **sections)
+    sections = {"yardsticks": False, "features": {"store": "always"}} | sections
+    recipe = digits_recipe(phases=HEAD, **sections)
     recipe["data"] |= {"folds": 3, "examples_per_class": 8, "test": 0.02}
     return recipe
 
@@ -169,6 +170,7 @@ def test_a_fold_is_the_training_on_its_images_alone_bit_for_bit(numbers, tmp_pat
     assert run.metrics["folds"]["each"][1]["loss"] == single.metrics["validation"]["loss"]
 
 
+@pytest.mark.slow
 def test_trials_are_scored_by_the_mean_and_share_the_features(folded, tmp_path, monkeypatch):
     """Trials of hyperband, whose folds pause and resume, at rates that are one as float32."""
     monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path / "cache"))

@@ -49,7 +49,8 @@ def test_a_run_keeps_the_curve_and_says_what_it_chose(tmp_path):
     events = []
     phase = {"name": "head", "epochs": 1, "learning_rate": {"kind": "cosine", "initial": "auto"}}
 
-    run = tl.finetune(digits_recipe(phases=[phase]), out=tmp_path / "run", progress=events.append)
+    recipe = digits_recipe(phases=[phase], yardsticks=False)
+    run = tl.finetune(recipe, out=tmp_path / "run", progress=events.append)
 
     folder = run.path / "phases" / "1-head"
     curve = json.loads((folder / "learning_rate.json").read_text())

@@ -12,23 +12,28 @@ from tl_toolkit.training.rates import find_rate_factors
 UNITS = ("c3", "c5", "f6")
 
 
-def take_steps(kind, decay, *, steps=1):
-    """How far each weight moved, by part."""
+def take_step(kind, decay):
+    """How far each weight moves in a step, by part."""
     transfer = build_transfer("lenet5", seed=1)
     phase = PhaseSettings("tune", 1, OPTIMIZERS[kind](), 1e-2, UNITS, layer_decay=decay)
     _, compiled = CompiledPhases(transfer).get(phase, 6)
     before = [(part.name, variable, variable.numpy()) for part, _, variable in transfer.variables()]
     random = np.random.default_rng(0)
     shape = tuple(compiled.model.input.shape[1:])
-    for _ in range(steps):
-        features = random.uniform(size=(6, *shape)).astype(np.float32)
-        compiled.train(features, np.arange(6, dtype=np.int32) % 3)
+    features = random.uniform(size=(6, *shape)).astype(np.float32)
+    compiled.train(features, np.arange(6, dtype=np.int32) % 3)
     return [(part, variable.numpy() - start) for part, variable, start in before]
 
 
-@pytest.mark.parametrize("kind", sorted(OPTIMIZERS))
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "adam",
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in sorted({*OPTIMIZERS} - {"adam"})),
+    ],
+)
 def test_a_step_of_each_unit_is_the_plain_step_times_its_factor(kind):
-    plain, decayed = take_steps(kind, 1.0), take_steps(kind, 0.5)
+    plain, decayed = take_step(kind, 1.0), take_step(kind, 0.5)
 
     factors = {"head": 1, "f6": 0.5, "c5": 0.25, "c3": 0.125, "c1": 0}
     for (part, move), (_, smaller) in zip(plain, decayed, strict=True):
@@ -52,13 +57,6 @@ def test_parts_that_do_not_train_do_not_count():
     assert find_rate_factors(transfer, phase) == {"c3": 0.5, "head": 1.0}
 
 
-def test_phases_of_different_decay_do_not_share_their_steps():
-    several = take_steps("sgd", 0.5, steps=3)
-    plain = take_steps("sgd", 1.0, steps=3)
-
-    assert any(not np.array_equal(a, b) for (_, a), (_, b) in zip(several, plain, strict=True))
-
-
 @pytest.mark.parametrize(
     "settings",
     [
@@ -72,7 +70,7 @@ def test_accumulated_batches_move_weights_as_one_large_batch_does(settings):
     for batch, accumulate in ((12, 1), (4, 3)):
         transfer = build_transfer("lenet5", seed=1)
         optimizer = OPTIMIZERS[settings["kind"]](**settings, accumulate=accumulate)
-        phase = PhaseSettings("tune", 1, optimizer, 1e-2, UNITS, layer_decay=0.5)
+        phase = PhaseSettings("tune", 1, optimizer, 1e-2, ("f6",), layer_decay=0.5)
         _, compiled = CompiledPhases(transfer).get(phase, batch)
         before = [variable.numpy() for _, _, variable in transfer.variables()]
         shape = (12, *compiled.model.input.shape[1:])
@@ -93,7 +91,7 @@ def test_accumulated_batches_move_weights_as_one_large_batch_does(settings):
 def test_a_gradient_beyond_the_norm_is_scaled_down_to_it():
     transfer = build_transfer("lenet5", seed=1)
     optimizer = OPTIMIZERS["sgd"](clip_norm=1e-3)
-    phase = PhaseSettings("tune", 1, optimizer, 1.0, UNITS)
+    phase = PhaseSettings("tune", 1, optimizer, 1.0, ("f6",))
     _, compiled = CompiledPhases(transfer).get(phase, 6)
     before = [variable.numpy() for _, _, variable in transfer.variables()]
     shape = tuple(compiled.model.input.shape[1:])

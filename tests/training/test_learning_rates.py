@@ -106,7 +106,7 @@ def run(tmp_path_factory):
         {"name": "weighed", "epochs": 2, "unfreeze": 2, "learning_rates": "auto_rgn"},
     ]
     run = tl.finetune(
-        digits_recipe(phases=phases),
+        digits_recipe(phases=phases, yardsticks=False),
         overrides=["phases.named.learning_rates.head=1e-4"],
         out=tmp_path_factory.mktemp("rates") / "run",
         progress=events.append,

@@ -38,6 +38,14 @@ RECIPE = {
 }
 
 
+SMALL = {
+    "phases.all.unfreeze": 1,
+    "phases.all.learning_rate": 1e-5,  # so that an epoch of the last phase is the best
+    "phases.tune.unfreeze": 1,
+    "augment": None,
+}
+"""What trains the last unit alone, on images as they are."""
+
 PLATEAU = {"kind": "plateau", "initial": 3e-3, "patience": 2, "min_delta": 0.9}
 
 
@@ -56,14 +64,14 @@ def make_trainer(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trainer(make_trainer):
-    """A trainer of the recipe as it stands, for tests that need none of their own."""
-    return make_trainer(recipe_with())
+    """A trainer of the small recipe, for tests that need none of their own."""
+    return make_trainer(recipe_with(**SMALL))
 
 
 @pytest.fixture(scope="module")
 def paused(trainer):
-    """The recipe's training, paused after the first epoch of its last phase."""
-    return trainer.train(settings_of(recipe_with()), pause_after=1).paused
+    """The small recipe's training, paused after the first epoch of its last phase."""
+    return trainer.train(settings_of(recipe_with(**SMALL)), pause_after=1).paused
 
 
 def recipe_with(**changes):
@@ -179,7 +187,7 @@ def test_a_state_holds_plain_arrays_and_damage_is_told(paused, tmp_path):
 
 def test_a_training_that_is_over_is_not_trained_again(trainer, paused, tmp_path):
     kept, folder = StateSettings("1 epoch", 8, "this one"), RunFolder(tmp_path)
-    settings = settings_of(recipe_with())
+    settings = settings_of(recipe_with(**SMALL))
     whole = trainer.train(settings, paused=paused, checkpoints=kept.open(folder))
     losses, outputs = trainer.assess(*join_validation(trainer))
 
@@ -208,7 +216,7 @@ def join_validation(trainer):
 
 
 def test_a_paused_training_is_judged_by_its_best_state_so_far(trainer):
-    short = trainer.train(settings_of(recipe_with()), pause_after=2)
+    short = trainer.train(settings_of(recipe_with(**SMALL)), pause_after=2)
 
     assert short.best in short.history
     assert short.best.val_score == max(epoch.val_score for epoch in short.history)
@@ -216,7 +224,7 @@ def test_a_paused_training_is_judged_by_its_best_state_so_far(trainer):
 
 
 def test_a_pause_can_be_gone_on_from_twice(trainer, paused):
-    recipe = recipe_with()
+    recipe = recipe_with(**SMALL)
 
     once, again = (
         trainer.train(settings_of(recipe), paused=paused),
@@ -244,7 +252,7 @@ def test_a_phase_that_stops_early_before_its_pause_is_over(make_trainer):
 
 @pytest.mark.slow
 def test_what_goes_on_in_a_new_trainer_leaves_nothing_to_later_recipes(make_trainer, paused):
-    recipe, other = recipe_with(), recipe_with(seed=1)
+    recipe, other = recipe_with(**SMALL), recipe_with(**SMALL, seed=1)
     trainer = make_trainer(recipe)
 
     trainer.train(settings_of(recipe), paused=paused)
@@ -261,14 +269,12 @@ def test_a_state_knows_what_it_takes(paused):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "rate",
-    ["auto", pytest.param({"kind": "one_cycle", "peak": "auto"}, marks=pytest.mark.slow)],
-    ids=["number", "one_cycle"],
+    "rate", ["auto", {"kind": "one_cycle", "peak": "auto"}], ids=["number", "one_cycle"]
 )
 def test_a_phase_that_finds_its_rate_is_the_one_with_that_rate(trainer, rate):
     field = "phases.tune.learning_rate"
     rates = {"phases.tune.learning_rates": {"head": 2e-3}}
-    auto = recipe_with(**{field: rate, **rates})
+    auto = recipe_with(**SMALL, **{field: rate, **rates})
 
     found = trainer.train(settings_of(auto))
     resumed = trainer.train(
@@ -277,7 +283,7 @@ def test_a_phase_that_finds_its_rate_is_the_one_with_that_rate(trainer, rate):
 
     number = found.receipts[-1]["learning_rate"]
     named = {**rate, "peak": number} if isinstance(rate, dict) else number
-    plain = trainer.train(settings_of(recipe_with(**{field: named, **rates})))
+    plain = trainer.train(settings_of(recipe_with(**SMALL, **{field: named, **rates})))
     assert 1e-6 < number < 10 and number != 3e-3
     assert outcome(found) == outcome(plain) == outcome(resumed)
 

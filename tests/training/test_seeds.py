@@ -13,7 +13,7 @@ from tl_toolkit.plan.training import describe_phases, training_settings
 from tl_toolkit.recipe.load import build_recipe
 from tl_toolkit.training.seeds import Role, phase_seed
 
-PHASE = {"name": "head", "epochs": 2, "unfreeze": 4, "learning_rate": 3e-3}
+PHASE = {"name": "head", "epochs": 2, "unfreeze": 1, "learning_rate": 3e-3}
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +41,9 @@ def test_a_seed_depends_on_three_things_only():
     [
         ({"epochs": 3}, {}),
         pytest.param({"name": "other"}, {}, marks=pytest.mark.slow),
-        ({}, {"early_stopping": {"patience": 7}}),
+        pytest.param({}, {"early_stopping": {"patience": 7}}, marks=pytest.mark.slow),
         pytest.param({}, {"name": "another"}, marks=pytest.mark.slow),
-        ({}, {"features": {"store": "never"}}),
+        pytest.param({}, {"features": {"store": "never"}}, marks=pytest.mark.slow),
         pytest.param(
             {"optimizer": {"kind": "adamw", "weight_decay": 0}}, {}, marks=pytest.mark.slow
         ),
@@ -68,7 +68,8 @@ def test_another_optimizer_starts_from_the_same_head(tmp_path, plain):
     assert first[1] != second[1]
 
 
-@pytest.mark.parametrize("views", [None, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("views", [None, 1])
 def test_a_phase_sees_images_of_its_own_unless_views_are_kept(tmp_path, views):
     still = {"epochs": 1, "unfreeze": 4, "optimizer": "sgd", "learning_rate": 1e-30}
     recipe = digits_recipe(

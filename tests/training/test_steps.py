@@ -23,7 +23,15 @@ TARGETS = {
 }
 
 
-@pytest.fixture(scope="module", params=TARGETS, ids=lambda kind: kind.__name__)
+@pytest.fixture(
+    scope="module",
+    params=[
+        Classification,
+        pytest.param(Multilabel, marks=pytest.mark.slow),
+        pytest.param(Regression, marks=pytest.mark.slow),
+    ],
+    ids=lambda kind: kind.__name__,
+)
 def prepared(request):
     """Steps of a task, features, targets, and the state of each image."""
     task = request.param(NAMES)

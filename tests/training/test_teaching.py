@@ -79,7 +79,7 @@ def test_a_step_moves_the_logits_by_what_the_teacher_has_more():
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     """A run of 3, 5 and 8 at 48 pixels, which was never trained."""
-    recipe = digits_recipe(phases=[{**HEAD, "epochs": 0}])
+    recipe = digits_recipe(phases=[{**HEAD, "epochs": 0}], yardsticks=False)
     recipe["data"] = recipe["data"] | {"image_size": 48, "resize": "pad"}
     return tl.finetune(recipe, out=tmp_path_factory.mktemp("teacher") / "run")
 
@@ -137,7 +137,8 @@ def test_they_change_what_is_trained_but_not_what_is_reported(taught, tmp_path):
     assert outcome.weights_sha256 != plain.weights_sha256
 
 
-@pytest.mark.parametrize("store", [pytest.param("never", marks=pytest.mark.slow), "auto"])
+@pytest.mark.slow
+@pytest.mark.parametrize("store", ["never", "auto"])
 def test_the_store_changes_no_bit_and_spares_the_teacher(taught, tmp_path, monkeypatch, store):
     plan, task = plan_values(taught[3].recipe, {"features.store": store})
     trainer, _ = build_trainer(plan, task, tmp_path)

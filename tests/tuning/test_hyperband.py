@@ -18,6 +18,7 @@ from tl_toolkit.plan.space import count_trials, plan_brackets, trial_recipe
 from tl_toolkit.recipe.load import build_recipe
 from tl_toolkit.recipe.search_schema import Dimension, Search
 from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.training.phase import PhaseRun
 from tl_toolkit.tuning.oracle import Chooser
 
 SPACE = {
@@ -38,9 +39,24 @@ def recipe(photos):
 
 
 @pytest.fixture(scope="module")
-def whole(photos, tmp_path_factory):
-    """A search from its first trial to its last, for tests that only read it."""
-    return tl.search(make_recipe(photos), out=tmp_path_factory.mktemp("whole") / "search")
+def counted(photos, tmp_path_factory):
+    """A search from its first trial to its last, and the phase of each epoch that it trained."""
+    trained, train = [], PhaseRun._train_epoch
+
+    def count(self, *rest):
+        trained.append(self._phase.name)
+        return train(self, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PhaseRun, "_train_epoch", count)
+        search = tl.search(make_recipe(photos), out=tmp_path_factory.mktemp("whole") / "search")
+    return search, trained
+
+
+@pytest.fixture(scope="module")
+def whole(counted):
+    """The search, for tests that only read it."""
+    return counted[0]
 
 
 def make_recipe(photos):
@@ -200,18 +216,8 @@ def test_a_paused_trial_is_not_the_winner_and_is_shown_as_paused(whole):
     assert len(list(whole.folder.tensorboard.glob("*/events*"))) == 6
 
 
-def test_each_epoch_is_trained_once(tmp_path, recipe, monkeypatch):
-    from tl_toolkit.training.phase import PhaseRun
-
-    trained = []
-    train = PhaseRun._train_epoch
-    monkeypatch.setattr(
-        PhaseRun,
-        "_train_epoch",
-        lambda self, *rest: trained.append(self._phase.name) or train(self, *rest),
-    )
-
-    tl.search(recipe, out=tmp_path / "search")
+def test_each_epoch_is_trained_once(counted):
+    _, trained = counted
 
     assert trained.count("tune") == (4 * 1 + 2 * 1 + 1 * 2) + (3 * 2 + 2 * 2) + 3 * 4
     assert trained.count("head") == 3  # once for each dropout

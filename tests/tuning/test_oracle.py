@@ -139,7 +139,9 @@ def test_a_model_of_scores_goes_where_they_are_better(algorithm, trials, objecti
     assert sum(abs(value - wanted) for value in late) / len(late) < 0.25
 
 
-@pytest.mark.parametrize("algorithm", ["random", "bayesian", "tpe"])
+@pytest.mark.parametrize(
+    "algorithm", ["random", pytest.param("bayesian", marks=pytest.mark.slow), "tpe"]
+)
 def test_a_resumed_search_proposes_what_it_would_have(algorithm):
     search = Search(algorithm=algorithm, trials=14)
     whole = choose(search)

@@ -17,7 +17,9 @@ def make_trial(number, fields):
     return Trial(number, values, "completed", 0.5, {}, "", seconds=1.0, elapsed=float(number))
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7])
+@pytest.mark.parametrize(
+    "count", [5, *(pytest.param(count, marks=pytest.mark.slow) for count in (1, 2, 3, 4, 7))]
+)
 def test_each_field_has_a_panel_and_no_panel_is_blank(tmp_path, count):
     fields = [f"field_{number}" for number in range(count)]
     trials = [make_trial(number, fields) for number in (1, 2)]
@@ -46,7 +48,13 @@ def labels_of(axis):
     return [label.get_text() for label in axis.get_xticklabels() if label.get_text()]
 
 
-@pytest.mark.parametrize("ends", [(1e-5, 1e-1), (1e-3, 2e-2), (3e-4, 8e-4)])
+@pytest.mark.parametrize(
+    "ends",
+    [
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ((1e-5, 1e-1), (1e-3, 2e-2))),
+        (3e-4, 8e-4),
+    ],
+)
 def test_a_field_that_was_sampled_by_ratios_has_an_axis_of_ratios(tmp_path, ends):
     low, high = ends
     values = [low, (low * high) ** 0.5, high]
@@ -62,7 +70,9 @@ def test_a_field_that_was_sampled_by_steps_has_a_linear_axis(tmp_path):
     assert plot(tmp_path, Dimension(min=0.001, max=1.0), [0.001, 0.5]).get_xscale() == "linear"
 
 
-@pytest.mark.parametrize("values", [[0, 1, 2], [1], [8, 9]])
+@pytest.mark.parametrize(
+    "values", [[1], *(pytest.param(each, marks=pytest.mark.slow) for each in ([0, 1, 2], [8, 9]))]
+)
 def test_whole_numbers_have_no_ticks_between(tmp_path, values):
     for dimension in (
         Dimension(min=0, max=20), Dimension(choices=tuple(range(20))), Dimension(choices=(0, 1, 2))

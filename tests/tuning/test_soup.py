@@ -40,6 +40,7 @@ def found(tmp_path_factory):
     return tl.search(soup_recipe(), out=out, progress=events.append), events
 
 
+@pytest.mark.slow
 def test_the_soup_is_the_mean_of_its_members_as_worked_out_by_hand(found):
     soup = found[0].soup
     kept = [np.load(found[0].folder.candidates / f"0000{number}.npz") for number in (2, 1)]
@@ -53,6 +54,7 @@ def test_the_soup_is_the_mean_of_its_members_as_worked_out_by_hand(found):
         np.testing.assert_allclose(weights, mean, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_trial_that_makes_the_mean_worse_is_left_out(found):
     summary = found[0].summary["soup"]
     one, two, harmful = summary["candidates"]
@@ -63,6 +65,7 @@ def test_a_trial_that_makes_the_mean_worse_is_left_out(found):
     assert summary["best_trial"] == {"number": 2, "score": found[0].summary["best"]["score"]}
 
 
+@pytest.mark.slow
 def test_the_score_is_that_of_the_saved_model(found):
     soup, score = found[0].soup, found[0].summary["soup"]["score"]
 
@@ -72,6 +75,7 @@ def test_the_score_is_that_of_the_saved_model(found):
     assert soup.metrics["weights_sha256"] not in {trial.weights_sha256 for trial in found[0].trials}
 
 
+@pytest.mark.slow
 def test_the_receipt_proves_what_no_trial_trained_unmoved(found):
     receipt = json.loads((found[0].soup.path / "phases" / "1-soup" / "receipt.json").read_text())
 
@@ -81,6 +85,7 @@ def test_the_receipt_proves_what_no_trial_trained_unmoved(found):
                      "head": True}  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_soup_costs_no_pass_through_the_frozen_part(found):
     kinds = [event.kind for event in found[1]]
     last = max(place for place, kind in enumerate(kinds) if kind == "trial_ended")
