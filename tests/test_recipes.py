@@ -90,6 +90,8 @@ def test_a_recipe_builds_and_trains_for_two_steps_on_drawn_images(shipped, tmp_p
         "data.image_size": size,
         "data.batch_size": 4,
         "export": False,
+        "report": False,
+        "yardsticks": False,
         "baseline": None,
     }
     if recipe.task.is_dense:
