@@ -169,7 +169,7 @@ def test_each_stage_has_its_size_with_either_pooling(size, sides, transition_poo
     assert all(type(model.get_layer(f"pool{block}_pool")) is kind for block in (2, 3, 4))
 
 
-@pytest.mark.parametrize(("size", "sides"), [(32, (32, 16, 8)), (33, (33, 16, 8))])
+@pytest.mark.parametrize(("size", "sides"), [mark((32, (32, 16, 8))), (33, (33, 16, 8))])
 @pytest.mark.usefixtures("blank")
 def test_that_for_cifar_halves_its_maps_twice(size, sides):
     model = build(size, build_cifar_densenet, depth=10)
@@ -360,7 +360,7 @@ def test_the_smallest_image_that_its_docstring_names_leaves_a_map(builder, depth
     ("builder", "arguments"),
     [
         pytest.param(build_densenet, {"dropout": 0.2}, marks=SLOW),
-        (build_cifar_densenet, {"depth": 22}),
+        mark((build_cifar_densenet, {"depth": 22})),
         (build_cifar_densenet, {"depth": 22, "bottleneck": True, "dropout": 0.2}),
     ],
 )
