@@ -34,10 +34,10 @@ def smallest_of_each_family():
 SMALLEST = smallest_of_each_family()
 """Slow tests of the other members take turns in CI."""
 
-LIGHT = {"lenet5_1998", "resnet20", "vgg_tiny"}
+LIGHT = {"lenet5_1998", "vgg_tiny"}
 """Members that are computed with by default."""
 
-DRAWN = LIGHT | {"alexnet", "mobilenet", "pixelnet_c12345", "resnet18", "unet_valid", "vgg11"}
+DRAWN = LIGHT | {"alexnet", "mobilenet", "pixelnet_c12345", "resnet20", "unet_valid", "vgg11"}
 """Members that are drawn by default."""
 
 

@@ -94,6 +94,7 @@ def test_json_says_what_was_explained(place, photos):
     assert "heat" not in record
 
 
+@pytest.mark.slow
 def test_python_gives_the_heat_of_the_predicted_class(place, photos):
     run = tl.load_run(place / "run")
 

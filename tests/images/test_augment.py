@@ -324,10 +324,8 @@ def test_a_mask_moves_as_its_image(name, scenes):
     assert agreement(changed, masks) < 0.9  # unmoved masks would be wrong
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["both", *(pytest.param(name, marks=pytest.mark.slow) for name in ("horizontal", "vertical"))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["horizontal", "vertical", "both"])
 def test_a_flipped_mask_equals_the_flipped_image_everywhere(name, scenes):
     masks, images = scenes
 
@@ -356,14 +354,8 @@ def test_a_mask_moves_by_each_operation_of_rand_augment(name, num_ops, scenes, m
     assert agreement(changed, masks) < 0.9
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[] if name == "random_brightness" else pytest.mark.slow)
-        for name in OPERATIONS
-        if name not in GEOMETRIC
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if name not in GEOMETRIC])
 def test_colours_leave_a_mask_alone(name, scenes, monkeypatch):
     masks, images = scenes
     monkeypatch.setattr(augment_module._RandAugment, "_AUGMENT_LAYERS", [name])
@@ -490,6 +482,7 @@ def test_what_one_step_takes_out_of_the_image_another_does_not_bring_back():
     )
 
 
+@pytest.mark.slow
 def test_flip_and_zoom_tell_their_linear_part(scenes):
     masks, images = scenes
     flipped = build_augment(MOVES["horizontal"])(images, 0, 1, KEYS).numpy()[..., 0] / 50

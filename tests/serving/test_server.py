@@ -512,6 +512,7 @@ def test_a_new_version_takes_over_and_no_answer_fails(serve, folder, second, mon
         wait_until(lambda: find_version(client) == 1)
 
 
+@pytest.mark.slow
 def test_a_version_that_cannot_be_loaded_is_left_aside_until_it_changes(
     serve, folder, second, monkeypatch
 ):
@@ -536,6 +537,7 @@ def test_a_version_that_cannot_be_loaded_is_left_aside_until_it_changes(
         wait_until(lambda: find_version(client) == 2)
 
 
+@pytest.mark.slow
 def test_files_of_the_same_number_that_were_replaced_are_loaded(serve, folder, second, monkeypatch):
     monkeypatch.setattr(versions, "POLL_SECONDS", 0.02)
     server = serve(folder, watch=True)

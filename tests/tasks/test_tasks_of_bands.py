@@ -116,6 +116,7 @@ def draw_jpeg():
     return buffer.getvalue()
 
 
+@pytest.mark.slow
 def test_maps_of_exported_bands_equal_those_of_the_model():
     task = Segmentation(("a", "b"))
     model = build_transfer("vgg_tiny", channels=4, pixels=BANDS, task=task).model

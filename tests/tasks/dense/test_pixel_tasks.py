@@ -333,6 +333,7 @@ def test_a_hypermodel_is_compiled_with_the_loss_of_its_task(task, balls):
     assert actual == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_report_shows_targets_predictions_and_errors(run):
     text = tl.report(run).read_text()
 
