@@ -278,7 +278,7 @@ def shuffled(file):
 
 
 @parametrize(OWN, quick={"vgg16"})
-@pytest.mark.parametrize("change", [with_slashes, shuffled])
+@pytest.mark.parametrize("change", [with_slashes, pytest.param(shuffled, marks=pytest.mark.slow)])
 def test_slashes_in_names_and_a_shuffled_order_change_nothing(name, change, save):
     twin = draw_twin(name)
     path = save(twin)

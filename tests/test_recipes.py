@@ -69,17 +69,8 @@ def test_a_recipe_is_named_as_its_file(shipped):
     assert load_recipe(shipped.path).recipe.name == shipped.name
 
 
-TRAINED = {"quickstart"}
-"""The others are slow; tests of the API and of tasks train the like of them by default."""
-
-
-@pytest.mark.parametrize(
-    "shipped",
-    [
-        pytest.param(recipe, id=name, marks=[] if name in TRAINED else [pytest.mark.slow])
-        for name, recipe in RECIPES.items()
-    ],
-)
+@pytest.mark.slow  # tests of the API and of tasks train the like of them by default
+@every_recipe
 def test_a_recipe_builds_and_trains_for_two_steps_on_drawn_images(shipped, tmp_path, draw_photos):
     recipe = load_recipe(shipped.path).recipe
     size = find_architecture(recipe.model.base).minimum_size
@@ -90,6 +81,8 @@ def test_a_recipe_builds_and_trains_for_two_steps_on_drawn_images(shipped, tmp_p
         "data.image_size": size,
         "data.batch_size": 4,
         "export": False,
+        "report": False,
+        "yardsticks": False,
         "baseline": None,
     }
     if recipe.task.is_dense:

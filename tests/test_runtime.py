@@ -137,6 +137,8 @@ def values(photos):
         "model": {"base": "lenet5", "weights": "random"},
         "phases": [{"name": "head", "epochs": 1}],
         "export": False,
+        "report": False,
+        "yardsticks": False,
     }
 
 

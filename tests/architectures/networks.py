@@ -1,13 +1,24 @@
 """What tests of single papers do with a network: draw, count, fill, copy, run, compare."""
 
+from functools import cache
+
 import keras
 import numpy as np
+
+from tests.architectures.conftest import without_values
 
 
 def build_model(builder, size, *, channels=3, **arguments):
     """Draws a base on images of a size."""
     inputs = keras.Input((size, size, channels), name="image")
     return keras.Model(inputs, builder(inputs, **arguments))
+
+
+@cache
+def build_outline(builder, size, **arguments):
+    """A base without values of its weights, drawn once for the tests that only look at it."""
+    with without_values():
+        return build_model(builder, size, **arguments)
 
 
 def add_top(base, num_classes):

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.architectures.networks import build_outline
 from tl_toolkit.architectures.alexnet import build_alexnet
 from tl_toolkit.architectures.layers import LocalResponseNormalization
 
@@ -11,6 +12,10 @@ from tl_toolkit.architectures.layers import LocalResponseNormalization
 def build(size=67, **arguments):
     inputs = keras.Input((size, size, 3))
     return keras.Model(inputs, build_alexnet(inputs, **arguments))
+
+
+def outline(size=67, **arguments):
+    return build_outline(build_alexnet, size, **arguments)
 
 
 def with_dense_layers(base):
@@ -22,7 +27,7 @@ def with_dense_layers(base):
 
 
 def test_its_maps_have_the_sizes_of_the_paper():
-    shapes = {layer.name: layer.output.shape[1:] for layer in build(227).layers[1:]}
+    shapes = {layer.name: layer.output.shape[1:] for layer in outline(227).layers[1:]}
 
     assert shapes == {
         "conv1_conv": (55, 55, 96),
@@ -44,7 +49,7 @@ def test_its_maps_have_the_sizes_of_the_paper():
 
 
 def test_it_convolves_rectifies_normalizes_and_pools_in_this_order():
-    kinds = [type(layer) for layer in build().layers[1:9]]
+    kinds = [type(layer) for layer in outline().layers[1:9]]
 
     assert kinds == 2 * [
         keras.layers.Conv2D,
@@ -55,7 +60,7 @@ def test_it_convolves_rectifies_normalizes_and_pools_in_this_order():
 
 
 def test_its_pools_overlap():
-    pools = [layer for layer in build().layers if layer.name.endswith("_pool")]
+    pools = [layer for layer in outline().layers if layer.name.endswith("_pool")]
 
     assert [(pool.pool_size, pool.strides) for pool in pools] == 3 * [((3, 3), (2, 2))]
 
@@ -68,7 +73,7 @@ def test_its_pools_overlap():
     ],
 )
 def test_its_convolutions_have_the_parameters_of_the_reference(groups, counts, total):
-    model = build(groups=groups)
+    model = outline(groups=groups)
 
     assert [layer.count_params() for layer in model.layers if layer.weights] == counts
     assert model.count_params() == total
@@ -76,10 +81,16 @@ def test_its_convolutions_have_the_parameters_of_the_reference(groups, counts, t
 
 @pytest.mark.parametrize(("groups", "total"), [(1, 62_378_344), (2, 60_965_224)])
 def test_with_its_dense_layers_it_has_the_parameters_of_the_reference(groups, total):
-    assert with_dense_layers(build(227, groups=groups)).count_params() == total
+    assert with_dense_layers(outline(227, groups=groups)).count_params() == total
 
 
-@pytest.mark.parametrize("name", ["conv2_conv", "conv4_conv", "conv5_conv"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "conv2_conv",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("conv4_conv", "conv5_conv")),
+    ],
+)
 def test_a_grouped_convolution_equals_two_towers_side_by_side(name):
     layer = build(groups=2).get_layer(name)
     maps = np.random.default_rng(0).normal(size=(2, *layer.input.shape[1:])).astype("float32")
@@ -95,7 +106,7 @@ def test_a_grouped_convolution_equals_two_towers_side_by_side(name):
 
 
 def test_in_two_towers_conv1_and_conv3_see_all_maps():
-    model = build(groups=2)
+    model = outline(groups=2)
 
     assert {layer.name: layer.groups for layer in model.layers if layer.weights} == {
         "conv1_conv": 1,
@@ -107,17 +118,17 @@ def test_in_two_towers_conv1_and_conv3_see_all_maps():
 
 
 def test_it_normalizes_with_the_constants_of_the_paper():
-    layer = build().get_layer("conv2_norm")
+    layer = outline().get_layer("conv2_norm")
 
     found = (layer.bias, 2 * layer.depth_radius + 1, layer.alpha, layer.beta)
     assert found == (2, 5, 1e-4, 0.75)  # k, n, alpha, beta
 
 
 def test_without_normalization_it_has_the_same_weights():
-    model = build(normalization="none")
+    model = outline(normalization="none")
 
     assert not any(isinstance(layer, LocalResponseNormalization) for layer in model.layers)
-    assert [w.path for w in model.weights] == [w.path for w in build().weights]
+    assert [w.path for w in model.weights] == [w.path for w in outline().weights]
 
 
 def test_it_starts_from_the_weights_of_the_paper():
@@ -133,12 +144,12 @@ def test_it_starts_from_the_weights_of_the_paper():
 
 
 def test_67_pixels_are_the_least():
-    assert build(67).output.shape == (None, 1, 1, 256)
+    assert outline(67).output.shape == (None, 1, 1, 256)
     with pytest.raises(ValueError, match="output size would be zero or negative"):
         build(66)
 
 
-@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("groups", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_it_comes_back_from_a_file_with_the_same_outputs(groups, tmp_path):
     model = build(groups=groups)
     model.save(tmp_path / "model.keras")

@@ -50,6 +50,7 @@ def test_the_flat_base_gives_the_outputs_of_its_keras_twin(name, drawn):
 
 
 @each_twin
+@pytest.mark.usefixtures("blank")
 def test_an_alpha_that_was_never_published_has_the_same_units(name, draw):
     blocks = draw(name, {"alpha": 0.4}).blocks
 
@@ -70,7 +71,8 @@ def test_a_shortcut_that_a_tiny_alpha_adds_moves_the_end_of_its_unit(draw):
 
 
 @pytest.mark.parametrize(
-    ("name", "alpha", "size"), [("mobilenet", 0.5, 160), ("mobilenet_v2", 1.3, 96)]
+    ("name", "alpha", "size"),
+    [("mobilenet", 0.5, 160), pytest.param("mobilenet_v2", 1.3, 96, marks=pytest.mark.slow)],
 )
 def test_the_weight_file_is_the_one_that_keras_fetches(name, alpha, size, requested):
     file = find_weight_file(ARCHITECTURES[name], {"alpha": alpha}, (size, size))
@@ -135,17 +137,23 @@ def names_of(graph):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("xception", {"block2_conv1", "block2_bn1", "block2_add1", "block12_add1"}),
         ("mobilenet_v3_small", {"conv_rescaling1", "conv_act1", "conv_1_act1"}),
-        ("convnext_tiny", {"stage_0_block_0_add1", "stage_3_block_2_norm1"}),
-        ("efficientnet_b0", {"stem_rescaling1", "stem_normalization1", "stem_rescaling2"}),
-        ("inception_v3", {"stem_pool2", "mixed0_conv7", "mixed9_pool1", "mixed10_conv9"}),
+        *(
+            pytest.param(name, expected, marks=pytest.mark.slow)
+            for name, expected in [
+                ("xception", {"block2_conv1", "block2_bn1", "block2_add1", "block12_add1"}),
+                ("convnext_tiny", {"stage_0_block_0_add1", "stage_3_block_2_norm1"}),
+                ("efficientnet_b0", {"stem_rescaling1", "stem_normalization1", "stem_rescaling2"}),
+                ("inception_v3", {"stem_pool2", "mixed0_conv7", "mixed9_pool1", "mixed10_conv9"}),
+            ]
+        ),
     ],
 )
 def test_layers_that_keras_counts_are_named_after_their_unit(name, expected, outline):
     assert expected <= set(names_of(outline(name).model))
 
 
+@pytest.mark.slow
 def test_an_efficientnet_divides_by_the_deviation_once_more(outline):
     layer = outline("efficientnet_b0").model.get_layer("stem_rescaling2")
 

@@ -31,31 +31,14 @@ def smallest_of_each_family():
     return set(smallest.values())
 
 
-DEFAULT = smallest_of_each_family()
-"""One member of each family is always tested; the others are slow, and take turns in CI."""
+SMALLEST = smallest_of_each_family()
+"""Slow tests of the other members take turns in CI."""
 
+LIGHT = {"lenet5_1998", "vgg_tiny"}
+"""Members that are computed with by default."""
 
-HEAVY = {
-    "convnext_tiny",
-    "densenet121",
-    "densenet_bc100",
-    "efficientnet_b0",
-    "efficientnet_v2_b0",
-    "inception_v3",
-    "mobilenet_v2",
-    "mobilenet_v3_small",
-    "resnet18",
-    "resnet50_v2",
-    "unet",
-    "unet_valid",
-    "xception",
-}
-"""Members that are drawn once by default: CI computes with them at each change."""
-
-SLOW = {"inception_resnet_v2", "nasnet_mobile"}
-"""Members that take four seconds to draw: CI draws them at each change."""
-
-LIGHT = DEFAULT - HEAVY - SLOW
+DRAWN = LIGHT | {"alexnet", "mobilenet", "pixelnet_c12345", "resnet20", "unet_valid", "vgg11"}
+"""Members that are drawn by default."""
 
 
 @pytest.fixture(scope="session")
@@ -64,16 +47,16 @@ def read(drawn, outline):
     return lambda name: drawn(name) if name in LIGHT else outline(name)
 
 
-TRAINED = {"lenet5_1998", "resnet20"}
+TRAINED = {"vgg_tiny"}
 
 
-def parametrize(names, *, default=DEFAULT - SLOW):
+def parametrize(names, *, default=DRAWN):
     """Marks as slow what is not in `default`, and lets take turns what stands for no family."""
 
     def mark(name):
         if name in default:
             return name
-        turns = [] if name in DEFAULT else [pytest.mark.turns]
+        turns = [] if name in SMALLEST else [pytest.mark.turns]
         return pytest.param(name, marks=[pytest.mark.slow, *turns])
 
     return pytest.mark.parametrize("name", list(map(mark, names)))

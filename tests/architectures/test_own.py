@@ -29,6 +29,14 @@ def save(tmp_path):
     return write
 
 
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """The file of a toy network, and what is described of it."""
+    path = tmp_path_factory.mktemp("toy") / "base.keras"
+    build_toy().save(path)
+    return path, describe_own_base(path)
+
+
 def units_of(record):
     return {block.name: [unit.name for unit in block.units] for block in record.blocks}
 
@@ -50,8 +58,8 @@ def sequential(*members, shape=(32, 32, 3)):
 # --------------------------------------------------------------------------------- units and blocks
 
 
-def test_units_begin_with_a_kernel_at_a_cut_and_blocks_have_maps_of_one_size(save):
-    record = describe_own_base(save(build_toy()))
+def test_units_begin_with_a_kernel_at_a_cut_and_blocks_have_maps_of_one_size(toy):
+    _, record = toy
 
     assert units_of(record) == {
         "conv1": ["conv1"],
@@ -61,8 +69,8 @@ def test_units_begin_with_a_kernel_at_a_cut_and_blocks_have_maps_of_one_size(sav
     assert [unit.end for unit in record.units] == ["pool", "relu_3", "base_head", "inner", "conv5"]
 
 
-def test_the_units_of_the_record_are_those_of_the_graph(save):
-    record = describe_own_base(save(build_toy()))
+def test_the_units_of_the_record_are_those_of_the_graph(toy):
+    _, record = toy
 
     _, pixels, features = build(record)
     blocks = find_blocks(record, pixels, features)
@@ -139,16 +147,16 @@ def test_a_block_keeps_off_the_name_of_a_layer(save):
 
 
 @pytest.mark.parametrize("name", ["conv2", "bn2", "add", "relu_3"])
-def test_any_layer_stands_for_its_unit(save, name):
-    record = describe_own_base(save(build_toy()))
+def test_any_layer_stands_for_its_unit(toy, name):
+    _, record = toy
 
     units = resolve_unfreeze(record, UnfreezeFrom(unit=name))
 
     assert units == ("add", "base_head", "inner", "conv5")
 
 
-def test_an_unknown_layer_is_refused_with_the_command_that_lists_them(save):
-    record = describe_own_base(path := save(build_toy()))
+def test_an_unknown_layer_is_refused_with_the_command_that_lists_them(toy):
+    path, record = toy
 
     with pytest.raises(RecipeError, match="did you mean 'conv5'(.|\n)*models show ") as caught:
         resolve_unfreeze(record, UnfreezeFrom(unit="conv55"))
@@ -156,8 +164,8 @@ def test_an_unknown_layer_is_refused_with_the_command_that_lists_them(save):
     assert str(path) in str(caught.value)
 
 
-def test_maps_of_each_size_are_taps_at_whole_cells(save):
-    assert describe_own_base(save(build_toy())).taps == ("relu", "relu_3", "conv5")
+def test_maps_of_each_size_are_taps_at_whole_cells(save, toy):
+    assert toy[1].taps == ("relu", "relu_3", "conv5")
     assert describe_own_base(save(build_toy(size=40))).taps == ()
 
 
@@ -461,6 +469,6 @@ def test_a_classifier_that_was_left_in_is_named_with_the_way_to_leave_it_out(sav
 
 
 @pytest.mark.parametrize("more", [[], [layers.Dense(64, "relu", name="features")]])
-def test_a_base_that_ends_in_features_raises_no_doubt(save, more):
+def test_a_base_that_ends_in_features_raises_no_doubt(save, toy, more):
     assert describe_own_base(save(end_in(*more))).doubt == ""
-    assert describe_own_base(save(build_toy())).doubt == ""
+    assert toy[1].doubt == ""

@@ -14,6 +14,7 @@ from tl_toolkit.tasks.dense.heads import build_pixel_head
 from tl_toolkit.tasks.dense.settings import PixelSettings
 from tl_toolkit.tasks.segmentation.task import Segmentation
 
+SLOW = pytest.mark.slow
 CONV6, CONV7 = 102_764_544, 16_781_312
 MLP = layers_of(find_architecture("pixelnet").head)
 
@@ -44,7 +45,13 @@ def normalizations(model):
 
 @pytest.mark.parametrize(
     ("units", "parameters"),
-    [(21, 173_938_517), (3, 173_864_771), (1, 173_856_577), (60, 174_098_300)],
+    [
+        (21, 173_938_517),
+        *(
+            pytest.param(*case, marks=SLOW)
+            for case in [(3, 173_864_771), (1, 173_856_577), (60, 174_098_300)]
+        ),
+    ],
 )
 @pytest.mark.usefixtures("blank")
 def test_with_its_predictor_it_has_the_parameters_of_the_reference(units, parameters):
@@ -54,7 +61,8 @@ def test_with_its_predictor_it_has_the_parameters_of_the_reference(units, parame
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters"), [("pixelnet", 116_949), ("pixelnet_c12345", 30_933)]
+    ("name", "parameters"),
+    [pytest.param("pixelnet", 116_949, marks=SLOW), ("pixelnet_c12345", 30_933)],
 )
 @pytest.mark.usefixtures("blank")
 def test_a_head_without_hidden_layers_is_the_linear_predictor(name, parameters):
@@ -65,7 +73,10 @@ def test_a_head_without_hidden_layers_is_the_linear_predictor(name, parameters):
     assert count(model) == (base + parameters, base + parameters)
 
 
-@pytest.mark.parametrize(("name", "channels"), [("pixelnet", 5_568), ("pixelnet_c12345", 1_472)])
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [pytest.param("pixelnet", 5_568, marks=SLOW), ("pixelnet_c12345", 1_472)],
+)
 @pytest.mark.usefixtures("blank")
 def test_the_linear_predictor_may_normalize_each_map_without_scale_and_shift(name, channels):
     model = build_whole(name, head=layers_of(), units=21, normalize=True)
@@ -91,12 +102,13 @@ def test_it_is_vgg16s_convolutions_with_conv6_and_conv7_behind_them():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize(
-    ("name", "channels"),
+    ("name", "channels", "batch_norm"),
     [
-        ("pixelnet", (64, 128, 256, 512, 512, 4096)),
-        ("pixelnet_c12345", (64, 128, 256, 512, 512)),
+        ("pixelnet", (64, 128, 256, 512, 512, 4096), False),
+        pytest.param("pixelnet", (64, 128, 256, 512, 512, 4096), True, marks=SLOW),
+        pytest.param("pixelnet_c12345", (64, 128, 256, 512, 512), False, marks=SLOW),
+        ("pixelnet_c12345", (64, 128, 256, 512, 512), True),
     ],
 )
 @pytest.mark.usefixtures("blank")
@@ -117,7 +129,7 @@ def test_its_hypercolumn_is_the_maps_of_the_paper(name, channels, batch_norm):
         assert tuple(found) == find_architecture(name).taps
 
 
-@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("batch_norm", [pytest.param(False, marks=SLOW), True])
 def test_what_is_read_has_gone_through_the_relu(batch_norm):
     base = build(32, conv7=False, batch_norm=batch_norm)
     fill(base)
@@ -130,7 +142,7 @@ def test_what_is_read_has_gone_through_the_relu(batch_norm):
         assert 0.05 < (tap > 0).mean() < 0.95
 
 
-@pytest.mark.parametrize(("conv7", "normalized"), [(True, 15), (False, 13)])
+@pytest.mark.parametrize(("conv7", "normalized"), [(True, 15), pytest.param(False, 13, marks=SLOW)])
 @pytest.mark.usefixtures("blank")
 def test_the_form_trained_from_scratch_normalizes_each_convolution_without_scale_and_shift(
     conv7, normalized
@@ -199,6 +211,7 @@ def test_a_recipe_reaches_the_linear_model_from_scratch_without_conv7():
     assert transfer.model([image, pixels]).shape == (1, 7, 21)
 
 
+@pytest.mark.slow
 def test_a_recipe_reaches_the_linear_model_that_normalizes_its_maps():
     transfer = assemble_pixels("pixelnet_c12345", layers_of(), normalize=True)
 
@@ -226,10 +239,13 @@ def test_the_catalog_knows_its_form_from_scratch(name):
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["lenet5", "inception_v3", pytest.param("inception_resnet_v2", marks=pytest.mark.slow)],
+    ("name", "size"),
+    [
+        pytest.param(name, size, marks=[] if (name, size) == ("lenet5", 96) else SLOW)
+        for name in ("lenet5", "inception_v3", "inception_resnet_v2")
+        for size in (96, 160, 320)
+    ],
 )
-@pytest.mark.parametrize("size", [96, 160, 320])
 @pytest.mark.usefixtures("blank")
 def test_maps_without_padding_are_not_read_even_where_sizes_divide(name, size):
     architecture = find_architecture(name)

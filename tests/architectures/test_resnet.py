@@ -8,6 +8,7 @@ from tests.architectures.networks import (
     add_top,
     assert_equal_outputs,
     build_model,
+    build_outline,
     copy_by_name,
     count,
     draw_images,
@@ -28,6 +29,10 @@ def build(size=64, builder=build_resnet, **arguments):
     return build_model(builder, size, **arguments)
 
 
+def outline(size=64, builder=build_resnet, **arguments):
+    return build_outline(builder, size, **arguments)
+
+
 # Depth, biases: features' total and trainable, with a top of 1000 classes total and trainable.
 COUNTS = {
     (18, False): (11_186_112, 11_176_512, 11_699_112, 11_689_512),
@@ -45,12 +50,14 @@ COUNTS = {
 
 @pytest.mark.parametrize(
     ("depth", "conv_bias"),
-    [pytest.param(*case, marks=[SLOW] if case[0] > 50 else []) for case in COUNTS],
+    [
+        pytest.param(*case, marks=[] if case in [(18, False), (50, True)] else [SLOW])
+        for case in COUNTS
+    ],
 )
-@pytest.mark.usefixtures("blank")
 def test_it_has_the_parameters_of_the_reference(depth, conv_bias):
     total, trainable, top_total, top_trainable = COUNTS[depth, conv_bias]
-    base = build(depth=depth, conv_bias=conv_bias)
+    base = outline(depth=depth, conv_bias=conv_bias)
 
     assert count(base) == (total, trainable)
     assert count(add_top(base, 1000)) == (top_total, top_trainable)
@@ -63,10 +70,10 @@ def test_it_has_the_parameters_of_the_reference(depth, conv_bias):
     ("depth", "trainable"),
     [
         (20, 269_722),
-        (32, 464_154),
-        (44, 658_586),
-        (56, 853_018),
-        (110, 1_727_962),
+        pytest.param(32, 464_154, marks=SLOW),
+        pytest.param(44, 658_586, marks=SLOW),
+        pytest.param(56, 853_018, marks=SLOW),
+        pytest.param(110, 1_727_962, marks=SLOW),
     ],
 )
 @pytest.mark.usefixtures("blank")
@@ -92,7 +99,7 @@ def test_that_of_1202_layers_has_the_parameters_of_the_reference():
 
 
 # The moving mean and variance of each normalization: 16 maps in the stem and 2n layers a stage.
-@pytest.mark.parametrize(("depth", "n"), [(20, 3), (56, 9)])
+@pytest.mark.parametrize(("depth", "n"), [(20, 3), pytest.param(56, 9, marks=SLOW)])
 @pytest.mark.usefixtures("blank")
 def test_that_for_cifar_keeps_its_statistics_untrained(depth, n):
     total, trainable = count(build(32, build_cifar_resnet, depth=depth))
@@ -100,12 +107,16 @@ def test_that_for_cifar_keeps_its_statistics_untrained(depth, n):
     assert total - trainable == 2 * (16 + 2 * n * (16 + 32 + 64))
 
 
+STAGES = [(18, "v1", (2, 2, 2, 2), 1), (50, "v1", (3, 4, 6, 3), 4), (50, "v1.5", (3, 4, 6, 3), 4)]
+
+
 @pytest.mark.parametrize(
-    ("size", "sides"), [(224, (112, 56, 56, 28, 14, 7)), (193, (97, 49, 49, 25, 13, 7))]
-)
-@pytest.mark.parametrize(
-    ("depth", "version", "counts", "expansion"),
-    [(18, "v1", (2, 2, 2, 2), 1), (50, "v1", (3, 4, 6, 3), 4), (50, "v1.5", (3, 4, 6, 3), 4)],
+    ("depth", "version", "counts", "expansion", "size", "sides"),
+    [
+        pytest.param(*stage, size, sides, marks=[] if (stage[0], size) == (18, 193) else SLOW)
+        for stage in STAGES
+        for size, sides in [(224, (112, 56, 56, 28, 14, 7)), (193, (97, 49, 49, 25, 13, 7))]
+    ],
 )
 @pytest.mark.usefixtures("blank")
 def test_each_stage_has_its_size(depth, counts, expansion, version, size, sides):
@@ -162,7 +173,9 @@ def test_the_versions_have_the_same_weights_and_other_outputs(builder):
     assert np.abs(outputs[0] - outputs[1]).max() > 0.1 * np.abs(outputs[0]).max()
 
 
-@pytest.mark.parametrize(("version", "halves"), [("v1", "1_conv"), ("v1.5", "2_conv")])
+@pytest.mark.parametrize(
+    ("version", "halves"), [pytest.param("v1", "1_conv", marks=SLOW), ("v1.5", "2_conv")]
+)
 @pytest.mark.usefixtures("blank")
 def test_the_version_says_which_convolution_halves_the_map(version, halves):
     model = build(depth=50, version=version)
@@ -186,14 +199,16 @@ def test_an_unknown_version_is_not_taken_for_another():
 
 @pytest.mark.parametrize(
     ("depth", "identities", "convolutions"),
-    [(18, 5, 3), (34, 13, 3), (50, 12, 4)]
-    + [pytest.param(101, 29, 4, marks=SLOW), pytest.param(152, 46, 4, marks=SLOW)],
+    [
+        (18, 5, 3),
+        (50, 12, 4),
+        *(pytest.param(*case, marks=SLOW) for case in [(34, 13, 3), (101, 29, 4), (152, 46, 4)]),
+    ],
 )
-@pytest.mark.usefixtures("blank")
 def test_it_has_as_many_identity_and_convolution_blocks_as_the_paper(
     depth, identities, convolutions
 ):
-    names = [layer.name for layer in build(depth=depth).layers]
+    names = [layer.name for layer in outline(depth=depth, conv_bias=True).layers]
 
     blocks = sum(name.endswith("_out") for name in names)
     projections = sum(name.endswith("_0_conv") for name in names)
@@ -269,9 +284,8 @@ def test_what_only_training_sees_is_the_papers():
     assert kernel.std() == pytest.approx(np.sqrt(2 / (9 * 512)), rel=0.01)
 
 
-@pytest.mark.usefixtures("blank")
 def test_every_weight_is_trainable_but_the_statistics():
-    model = build(depth=18)
+    model = outline(depth=18, conv_bias=True)
 
     frozen = {weight.name for weight in model.non_trainable_weights}
 
@@ -279,7 +293,8 @@ def test_every_weight_is_trainable_but_the_statistics():
 
 
 @pytest.mark.parametrize(
-    ("builder", "size", "maps"), [(build_resnet, 32, 2048), (build_cifar_resnet, 8, 64)]
+    ("builder", "size", "maps"),
+    [pytest.param(build_resnet, 32, 2048, marks=SLOW), (build_cifar_resnet, 8, 64)],
 )
 @pytest.mark.usefixtures("blank")
 def test_the_smallest_image_that_its_docstring_names_leaves_a_map(builder, size, maps):
@@ -290,7 +305,11 @@ def test_the_smallest_image_that_its_docstring_names_leaves_a_map(builder, size,
 
 @pytest.mark.parametrize(
     ("builder", "arguments"),
-    [(build_resnet, {"depth": 18}), (build_resnet, {"depth": 50}), (build_cifar_resnet, {})],
+    [
+        pytest.param(build_resnet, {"depth": 18}, marks=SLOW),
+        pytest.param(build_resnet, {"depth": 50}, marks=SLOW),
+        (build_cifar_resnet, {}),
+    ],
 )
 @pytest.mark.usefixtures("blank")
 def test_a_second_build_has_the_same_names(builder, arguments):

@@ -2,7 +2,13 @@ import keras
 import numpy as np
 import pytest
 
-from tests.architectures.networks import assert_equal_outputs, build_model, count, run
+from tests.architectures.networks import (
+    assert_equal_outputs,
+    build_model,
+    build_outline,
+    count,
+    run,
+)
 from tl_toolkit.architectures.unet import build_unet
 
 
@@ -15,12 +21,27 @@ def add_classifier(base, num_classes):
     return keras.Model(base.input, outputs)
 
 
+COUNTS = {
+    (1, 2): 31_030_658,
+    (3, 2): 31_031_810,
+    (1, 1): 31_030_593,
+    (3, 1): 31_031_745,
+    (3, 21): 31_033_045,
+}
+QUICK = {("same", 1, 2), ("valid", 3, 21)}
+
+
 @pytest.mark.parametrize(
-    ("channels", "classes", "parameters"),
-    [(1, 2, 31_030_658), (3, 2, 31_031_810), (1, 1, 31_030_593), (3, 1, 31_031_745)]
-    + [(3, 21, 31_033_045)],
-)
-@pytest.mark.parametrize(("padding", "size"), [("same", 64), ("valid", 188)])
+    ("channels", "classes", "parameters", "padding", "size"),
+    [
+        pytest.param(
+            *which, total, padding, size,
+            marks=[] if (padding, *which) in QUICK else pytest.mark.slow,
+        )
+        for which, total in COUNTS.items()
+        for padding, size in [("same", 64), ("valid", 188)]
+    ],
+)  # fmt: skip
 @pytest.mark.usefixtures("blank")
 def test_with_a_classifier_it_has_the_parameters_of_the_reference(
     channels, classes, parameters, padding, size
@@ -62,10 +83,9 @@ PAPER = {
 
 
 @pytest.mark.parametrize("level", PAPER)
-@pytest.mark.usefixtures("blank")
 def test_572_pixels_give_the_maps_of_the_paper(level):
     down, cut, joined, up, maps = PAPER[level]
-    model = build(572, padding="valid")
+    model = build_outline(build_unet, 572, channels=1, padding="valid")
 
     def shape(name):
         return model.get_layer(name).output.shape[2:]

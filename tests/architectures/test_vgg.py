@@ -42,7 +42,13 @@ COUNTS = {
 }
 
 
-@pytest.mark.parametrize(("depth", "batch_norm"), COUNTS)
+@pytest.mark.parametrize(
+    ("depth", "batch_norm"),
+    [
+        pytest.param(*case, marks=[] if case in [(11, True), (16, False)] else pytest.mark.slow)
+        for case in COUNTS
+    ],
+)
 @pytest.mark.usefixtures("blank")
 def test_it_has_the_parameters_of_the_reference(depth, batch_norm):
     features, with_top, frozen = COUNTS[depth, batch_norm]
@@ -56,9 +62,13 @@ def test_it_has_the_parameters_of_the_reference(depth, batch_norm):
 
 
 @pytest.mark.parametrize(
-    ("size", "sides"), [(224, (224, 112, 56, 28, 14, 7)), (193, (193, 96, 48, 24, 12, 6))]
+    ("batch_norm", "size", "sides"),
+    [
+        pytest.param(norm, *sizes, marks=[] if norm and sizes[0] == 193 else pytest.mark.slow)
+        for norm in (False, True)
+        for sizes in [(224, (224, 112, 56, 28, 14, 7)), (193, (193, 96, 48, 24, 12, 6))]
+    ],
 )
-@pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.usefixtures("blank")
 def test_each_block_halves_its_maps(size, sides, batch_norm):
     found = shapes(build(size, batch_norm=batch_norm))
@@ -71,7 +81,12 @@ def test_each_block_halves_its_maps(size, sides, batch_norm):
 
 @pytest.mark.parametrize(
     ("depth", "per_block"),
-    [(11, (1, 1, 2, 2, 2)), (13, (2,) * 5), (16, (2, 2, 3, 3, 3)), (19, (2, 2, 4, 4, 4))],
+    [
+        (11, (1, 1, 2, 2, 2)),
+        (16, (2, 2, 3, 3, 3)),
+        pytest.param(13, (2,) * 5, marks=pytest.mark.slow),
+        pytest.param(19, (2, 2, 4, 4, 4), marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.usefixtures("blank")
 def test_its_convolutions_and_the_three_dense_layers_make_its_depth(depth, per_block):
@@ -123,7 +138,10 @@ def test_32_pixels_are_the_smallest_image():
         build(31)
 
 
-@pytest.mark.parametrize("arguments", [{}, {"depth": 19, "batch_norm": True}])
+@pytest.mark.parametrize(
+    "arguments",
+    [{"depth": 11}, pytest.param({"depth": 19, "batch_norm": True}, marks=pytest.mark.slow)],
+)
 @pytest.mark.usefixtures("blank")
 def test_a_second_build_has_the_same_names(arguments):
     first, second = build(32, **arguments), build(32, **arguments)

@@ -361,7 +361,13 @@ def test_the_recorded_digest_is_that_of_the_original_file(assets):
 SMALL_NAMES = [name for name, record in ARCHITECTURES.items() if record.parameters < 10_000_000]
 
 
-@pytest.mark.parametrize("name", SMALL_NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("lenet5", "mobilenet") else pytest.mark.slow)
+        for name in SMALL_NAMES
+    ],
+)
 def test_a_file_of_the_same_architecture_fits(name, tmp_path):
     architecture = ARCHITECTURES[name]
     info = inspect_weights(write_variant(tmp_path / "x.h5", name))

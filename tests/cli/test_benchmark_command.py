@@ -26,7 +26,8 @@ def place(tmp_path_factory):
         "version": 1, "name": "photos",
         "data": {"train": "photos", "validation": 0.5, "image_size": 32, "batch_size": 4},
         "model": {"base": "lenet5", "weights": "random"},
-        "phases": [{"name": "head", "epochs": 1}], "export": False,
+        "phases": [{"name": "head", "epochs": 1}], "export": False, "report": False,
+        "yardsticks": False,
     }  # fmt: skip
     (folder / "x.yaml").write_text(json.dumps(recipe))
     tltool("finetune", "x.yaml", cwd=folder)

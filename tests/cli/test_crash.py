@@ -38,7 +38,9 @@ def run_process(code, cwd):
     "death, number",
     [
         ("os.abort()", signal.SIGABRT),
-        ("os.kill(os.getpid(), signal.SIGSEGV)", signal.SIGSEGV),
+        pytest.param(
+            "os.kill(os.getpid(), signal.SIGSEGV)", signal.SIGSEGV, marks=pytest.mark.slow
+        ),
         ("os.kill(os.getpid(), signal.SIGKILL)", signal.SIGKILL),
     ],
 )

@@ -94,6 +94,7 @@ def test_json_says_what_was_explained(place, photos):
     assert "heat" not in record
 
 
+@pytest.mark.slow
 def test_python_gives_the_heat_of_the_predicted_class(place, photos):
     run = tl.load_run(place / "run")
 
@@ -104,6 +105,7 @@ def test_python_gives_the_heat_of_the_predicted_class(place, photos):
     assert all(item.heat.shape == (32, 32) and item.file is None for item in explanations)
 
 
+@pytest.mark.slow
 def test_a_changed_model_is_explained_as_it_is(place, photos):
     run = tl.load_run(place / "run")
     options = {"target": "ants", "method": "layercam", "block": "block2"}
@@ -141,6 +143,7 @@ def test_pixels_are_explained_with_their_share(tmp_path, photos):
         assert item.heat.any() == (item.share > 0)
 
 
+@pytest.mark.slow
 def test_either_class_of_a_single_output_is_explained(tmp_path, photos):
     names = CLASSES[:2]
     task = Classification(names, layers_of(), activation="sigmoid")
@@ -163,6 +166,7 @@ def test_either_class_of_a_single_output_is_explained(tmp_path, photos):
     assert first and second and first != second  # heat maps of a report
 
 
+@pytest.mark.slow
 def test_a_column_of_a_regression_is_explained_by_its_number(tmp_path, photos):
     task = Regression(CLASSES, layers_of())
     make_run(
@@ -182,6 +186,7 @@ def test_a_column_of_a_regression_is_explained_by_its_number(tmp_path, photos):
     )
 
 
+@pytest.mark.slow
 def test_all_pixels_of_normals_count(tmp_path, photos):
     task = Normals(PixelSettings(taps=("block2",)))
     make_run(
@@ -279,6 +284,7 @@ def test_filters_of_no_layer_are_refused(place):
     assert "did you mean 'block1_conv1'?" in done.stderr
 
 
+@pytest.mark.slow
 def test_files_of_others_are_not_replaced(place, photos):
     (place / "mine").mkdir()
     (place / "mine" / "index.html").write_text("my own page")

@@ -18,13 +18,8 @@ from tl_toolkit.cli.main import run
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A working directory with photos and a finished run of them, made by a process.
-
-    In a process alone does TensorFlow start, and write what it writes, under the command's eyes.
-    """
-    place = tmp_path_factory.mktemp("place")
+def prepare(place):
+    """A working directory with photos and a recipe of them."""
     draw_class_folders(place / "photos")
     recipe = {
         "version": 1,
@@ -33,35 +28,52 @@ def place(tmp_path_factory):
         "model": {"base": "lenet5", "weights": "random"},
         "phases": [{"name": "head", "epochs": 2}],
         "export": False,
+        "report": False,
+        "yardsticks": False,
     }
     (place / "photos.yaml").write_text(json.dumps(recipe))
-    done = tltool_process("finetune", "photos.yaml", "--json", "--threads", "1", cwd=place)
-    (place / "done.json").write_text(json.dumps([done.stdout, done.stderr]))
     return place
 
 
-def test_finetune_prints_json_on_stdout_and_the_rest_on_stderr(place):
-    stdout, stderr = json.loads((place / "done.json").read_text())
+FINETUNE = ("finetune", "photos.yaml", "--json", "--threads", "1")
 
+
+def assert_run(place, stdout, stderr):
     metrics = json.loads(stdout)
     assert metrics["run"] == str(place / "runs" / "photos" / "001")
     assert metrics["best"]["phase"] == "head"
     assert "phase  epochs  trains" in stderr
     assert stderr.count("head 1/2") == 1
     assert "tltool predict photos/001" in stderr
-
-
-def test_stderr_of_a_run_holds_nothing_of_tensorflow(place):
-    stderr = json.loads((place / "done.json").read_text())[1]
-
-    assert not any(word in stderr for word in ("oneDNN", "cuda", "WARNING", "absl", "TF_"))
-
-
-def test_the_log_of_a_run_holds_the_command_and_what_was_said(place):
     log = (place / "runs" / "photos" / "001" / "command.log").read_text()
-
     assert log.startswith("$ tltool finetune photos.yaml --json --threads 1")
     assert "head 1/2" in log
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A working directory with a finished run, and what the command said of it."""
+    place = prepare(tmp_path_factory.mktemp("place"))
+    return place, tltool(*FINETUNE, cwd=place)
+
+
+@pytest.fixture(scope="module")
+def place(trained):
+    return trained[0]
+
+
+def test_finetune_prints_json_on_stdout_and_the_rest_on_stderr_and_in_the_log(trained):
+    place, done = trained
+
+    assert_run(place, done.stdout, done.stderr)
+
+
+@pytest.mark.slow  # in a process alone does TensorFlow start under the command's eyes
+def test_stderr_of_a_run_holds_nothing_of_tensorflow(tmp_path):
+    done = tltool_process(*FINETUNE, cwd=prepare(tmp_path))
+
+    assert_run(tmp_path, done.stdout, done.stderr)
+    assert not any(word in done.stderr for word in ("oneDNN", "cuda", "WARNING", "absl", "TF_"))
 
 
 def test_evaluate_prints_a_table_and_json(place):
@@ -162,20 +174,30 @@ def test_predict_reads_a_list_of_files_from_stdin(place, sign, monkeypatch):
     assert rows[1]["label"] and "does not exist" in rows[2]["error"]
 
 
-@pytest.mark.parametrize("option", [["--out", "here"], ["--native"]])
-def test_a_classification_draws_nothing_and_says_so_before_tensorflow_starts(place, option):
+def run_in_a_process(place, commands):
+    """Runs commands in one process; returns it, and for each its code and what it imported."""
     code = (
-        "import sys; from tl_toolkit.cli.main import run; "
-        f"code = run(['predict', 'latest', 'photos/ants', *{option!r}]); "
-        "print(code, 'tensorflow' in sys.modules)"
+        "import sys; from tl_toolkit.cli.main import run\n"
+        f"for words in {commands!r}:\n"
+        "    code = run(words)\n"
+        "    found = [name for name in ('tensorflow', 'keras') if name in sys.modules]\n"
+        "    print('ended', code, *found)"
     )
-
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=place, capture_output=True, text=True, check=True
     )
+    return done, [line for line in done.stdout.splitlines() if line.startswith("ended ")]
 
-    assert f"{option[0]}  goes with tasks that have an output for each pixel" in done.stderr
-    assert done.stdout.split() == ["2", "False"]
+
+def test_a_classification_draws_nothing_and_says_so_before_tensorflow_starts(place):
+    options = [["--out", "here"], ["--native"]]
+    commands = [["predict", "latest", "photos/ants", *option] for option in options]
+
+    done, ends = run_in_a_process(place, commands)
+
+    for option in options:
+        assert f"{option[0]}  goes with tasks that have an output for each pixel" in done.stderr
+    assert ends == ["ended 2"] * 2
 
 
 @pytest.mark.slow
@@ -211,25 +233,16 @@ def test_env_and_schema_are_json(place):
     assert json.loads(tltool("schema", cwd=place).stdout)["title"] == "Recipe"
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
+def test_what_must_answer_at_once_imports_no_tensorflow(place):
+    commands = [
         ["--help"],
         ["runs", "list"],
         ["runs", "show", "photos"],
         ["data", "check", "photos"],
         ["validate", "photos.yaml"],
         ["validate", "photos.yaml", "phases.head.unfreeze={from: c9}", "model.weights=no.h5"],
-    ],
-)
-def test_what_must_answer_at_once_imports_no_tensorflow(place, arguments):
-    code = (
-        "import sys; from tl_toolkit.cli.main import run; "
-        f"run({arguments!r}); print('tensorflow' in sys.modules, 'keras' in sys.modules)"
-    )
+    ]
 
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=place, capture_output=True, text=True, check=True
-    )
+    _, ends = run_in_a_process(place, commands)
 
-    assert done.stdout.splitlines()[-1] == "False False"
+    assert ends == [*["ended 0"] * 5, "ended 2"]

@@ -48,7 +48,10 @@ def everything():
     return build_augment(EVERYTHING)
 
 
-@pytest.fixture(scope="module", params=[*SETTINGS, "everything"])
+@pytest.fixture(
+    scope="module",
+    params=[*(pytest.param(name, marks=pytest.mark.slow) for name in SETTINGS), "everything"],
+)
 def change(request, everything):
     return build_augment(SETTINGS[request.param]) if request.param in SETTINGS else everything
 
@@ -82,7 +85,9 @@ def test_each_image_hangs_on_seed_epoch_and_key(change, images):
     np.testing.assert_array_equal(change(same, 0, 1, KEYS), changed)
 
 
-@pytest.mark.parametrize("size", [1, 3, 8])
+@pytest.mark.parametrize(
+    "size", [3, *(pytest.param(size, marks=pytest.mark.slow) for size in (1, 8))]
+)
 def test_neither_order_nor_batch_size_matters(size, images, everything):
     order = np.random.default_rng(size).permutation(8)
 
@@ -255,8 +260,12 @@ MOVES = {
     "zoom": AugmentSettings(zoom=0.9),
     "together": AugmentSettings(flip="horizontal", rotation=0.2, zoom=0.3),
 }
+ONE_MOVE = [
+    pytest.param(name, marks=[] if name == "together" else pytest.mark.slow) for name in MOVES
+]
 OPERATIONS = keras.layers.RandAugment._AUGMENT_LAYERS
 GEOMETRIC = ("random_shear", "random_translation", "random_rotation")
+FIRST = ("random_shear", 1)
 COLORS = np.array([[0, 200, 90], [50, 10, 240], [100, 90, 20], [150, 250, 130], [200, 60, 180]])
 
 
@@ -304,7 +313,7 @@ def purity(changed, moved, far=1):
     return same / total
 
 
-@pytest.mark.parametrize("name", MOVES)
+@pytest.mark.parametrize("name", ONE_MOVE)
 def test_a_mask_moves_as_its_image(name, scenes):
     masks, images = scenes
 
@@ -315,6 +324,7 @@ def test_a_mask_moves_as_its_image(name, scenes):
     assert agreement(changed, masks) < 0.9  # unmoved masks would be wrong
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["horizontal", "vertical", "both"])
 def test_a_flipped_mask_equals_the_flipped_image_everywhere(name, scenes):
     masks, images = scenes
@@ -324,8 +334,14 @@ def test_a_flipped_mask_equals_the_flipped_image_everywhere(name, scenes):
     np.testing.assert_array_equal(move(MOVES[name], masks), changed[..., 0] / 50)
 
 
-@pytest.mark.parametrize("name", GEOMETRIC)
-@pytest.mark.parametrize("num_ops", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "num_ops"),
+    [
+        pytest.param(name, count, marks=[] if (name, count) == FIRST else pytest.mark.slow)
+        for name in GEOMETRIC
+        for count in (1, 2)
+    ],
+)
 def test_a_mask_moves_by_each_operation_of_rand_augment(name, num_ops, scenes, monkeypatch):
     masks, images = scenes
     monkeypatch.setattr(augment_module._RandAugment, "_AUGMENT_LAYERS", [name])
@@ -338,6 +354,7 @@ def test_a_mask_moves_by_each_operation_of_rand_augment(name, num_ops, scenes, m
     assert agreement(changed, masks) < 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in OPERATIONS if name not in GEOMETRIC])
 def test_colours_leave_a_mask_alone(name, scenes, monkeypatch):
     masks, images = scenes
@@ -384,6 +401,7 @@ def test_a_mask_moves_as_its_image_among_colours_that_draw_too(scenes):
     assert purity(changed, masks, far=3) < 0.9
 
 
+@pytest.mark.slow
 def test_motions_hang_on_seed_epoch_and_key(scenes):
     masks = np.repeat(scenes[0][:1], 8, axis=0)
 
@@ -395,6 +413,7 @@ def test_motions_hang_on_seed_epoch_and_key(scenes):
         assert not np.array_equal(move(MOVES["rotation"], masks, **other), moved)
 
 
+@pytest.mark.slow
 def test_several_threads_get_what_one_gets():
     tell = build_geometric_transform(MOVES["together"], (48, 64))
     expected = [tell(0, 1, key).steps for key in range(40)]
@@ -405,7 +424,10 @@ def test_several_threads_get_what_one_gets():
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("name", ["rotation", "zoom", "together"])
+@pytest.mark.parametrize(
+    "name",
+    ["together", *(pytest.param(name, marks=pytest.mark.slow) for name in ("rotation", "zoom"))],
+)
 def test_pixels_from_outside_are_filled_and_no_others(name):
     size = height, width = 48, 64
     tell = build_geometric_transform(MOVES[name], size)
@@ -460,6 +482,7 @@ def test_what_one_step_takes_out_of_the_image_another_does_not_bring_back():
     )
 
 
+@pytest.mark.slow
 def test_flip_and_zoom_tell_their_linear_part(scenes):
     masks, images = scenes
     flipped = build_augment(MOVES["horizontal"])(images, 0, 1, KEYS).numpy()[..., 0] / 50
@@ -476,7 +499,7 @@ def test_flip_and_zoom_tell_their_linear_part(scenes):
         np.testing.assert_allclose(zoom(0, 1, int(key)).turn, np.eye(2), atol=1e-5)
 
 
-@pytest.mark.parametrize("quarter", [0.25, -0.25])
+@pytest.mark.parametrize("quarter", [0.25, pytest.param(-0.25, marks=pytest.mark.slow)])
 def test_a_quarter_turn_turns_arrows(quarter, monkeypatch):
     def build(augment, seeds):
         layer = keras.layers.RandomRotation((quarter, quarter), seed=0, dtype="float32")
@@ -500,7 +523,7 @@ def test_a_quarter_turn_turns_arrows(quarter, monkeypatch):
     np.testing.assert_allclose(moved, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", MOVES)
+@pytest.mark.parametrize("name", ONE_MOVE)
 def test_arrows_that_point_away_from_the_centre_still_do(name):
     ys, xs = np.mgrid[:48, :64].astype(np.float32)
     away = np.stack([xs - 31.5, ys - 23.5], axis=-1)

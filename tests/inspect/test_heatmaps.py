@@ -205,7 +205,7 @@ def test_occluding_patches_reach_the_border_and_overlap_by_half_a_side():
     assert heat[0, 0] == pytest.approx(-4)
 
 
-@pytest.mark.parametrize("layer", ["image", "block2_conv"])
+@pytest.mark.parametrize("layer", [pytest.param("image", marks=pytest.mark.slow), "block2_conv"])
 def test_integrated_gradients_are_complete(layer):
     """They add up to the score of the image less that of a black one."""
     model = build_detector(8)
@@ -295,6 +295,7 @@ def test_of_pixels_the_scores_count_where_the_class_is_predicted():
     np.testing.assert_allclose(scored.score(images, goals), expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_class_that_no_pixel_is_predicted_as_has_no_heat():
     model = build_pixels()
     last = model.get_layer("predictions")
@@ -316,8 +317,8 @@ def test_a_batch_gives_the_maps_of_its_images():
     np.testing.assert_allclose(together, alone, atol=ROUNDING)
 
 
-FIRST = {"lenet5": 32, "vgg_tiny": 32}
-HEAVY = {"mobilenet": 32, "resnet50": 32, "densenet121": 32}
+FIRST = {"lenet5": 32}
+HEAVY = {"vgg_tiny": 32, "mobilenet": 32, "resnet50": 32, "densenet121": 32}
 
 
 @pytest.mark.parametrize(

@@ -24,14 +24,19 @@ def tiny():
     return probe("vgg_tiny", 64)
 
 
+@pytest.fixture(scope="module")
+def small():
+    return probe("vgg_tiny", 32)
+
+
 def test_convolutions_are_equivariant_away_from_the_border(tiny):
     assert all(block.is_exact for block in tiny.blocks)
     assert [block.shift for block in tiny.blocks] == [2, 4, 8, 8]
     assert all(block.relative < ROUNDING for block in tiny.blocks)
 
 
-def test_positions_that_padding_reaches_are_compared_but_not_called_exact():
-    last = probe("vgg_tiny", 32).blocks[-1]
+def test_positions_that_padding_reaches_are_compared_but_not_called_exact(small):
+    last = small.blocks[-1]
 
     assert not last.is_exact and "border" in last.reason
     assert last.relative > 100 * ROUNDING
@@ -95,8 +100,7 @@ def test_one_seed_gives_the_same_measurements_and_another_gives_others():
     assert first.blocks != other.blocks
 
 
-def test_a_probe_runs_in_float32_whatever_the_callers_dtype_policy():
-    plain = probe("vgg_tiny", 32)
+def test_a_probe_runs_in_float32_whatever_the_callers_dtype_policy(small):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -104,5 +108,5 @@ def test_a_probe_runs_in_float32_whatever_the_callers_dtype_policy():
     finally:
         keras.config.set_dtype_policy(before)
 
-    assert any(block.difference for block in plain.blocks)  # the border moves some values
-    assert under_policy == plain
+    assert any(block.difference for block in small.blocks)  # the border moves some values
+    assert under_policy == small

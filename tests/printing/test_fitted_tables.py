@@ -68,14 +68,19 @@ def built(monkeypatch):
     "command",
     [
         "models list",
-        "models show mobilenet",
-        "models show mobilenet --units",
-        "models show mobilenet --layers --classes 10",
-        "models show alexnet --layers --classes 10",
         "models show vgg_tiny --units --unfreeze 2",
         "models probe lenet5",
-        "models probe vgg_tiny",
         "recipes list",
+        *(
+            pytest.param(command, marks=pytest.mark.slow)
+            for command in (
+                "models show mobilenet",
+                "models show mobilenet --units",
+                "models show mobilenet --layers --classes 10",
+                "models show alexnet --layers --classes 10",
+                "models probe vgg_tiny",
+            )
+        ),
     ],
 )
 def test_no_table_of_a_command_breaks_a_word(command, built, tmp_path):

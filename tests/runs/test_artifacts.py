@@ -54,10 +54,12 @@ def test_no_code_but_the_list_names_the_file_of_an_artifact():
     names = {name for name in names if "." in name}
     package = ROOT / "tl_toolkit"
 
+    texts = {path: path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
     literals = {
         (str(path.relative_to(package)), node.value)
-        for path in package.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for path, text in texts.items()
+        if any(name in text for name in names)
+        for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Constant) and node.value in names
     }
 

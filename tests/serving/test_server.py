@@ -160,9 +160,9 @@ def test_what_is_no_gzip_is_refused(server):
 
 
 def test_gzip_is_refused_that_unpacks_to_too_much(serve):
-    server = serve(max_body_mib=1)
-    bomb = gzip.compress(bytes(50 << 20))  # 50 KB
-    members = gzip.compress(b"") * 60_000  # 1.2 MB that unpack to nothing
+    server = serve(max_body_mib=0.1)
+    bomb = gzip.compress(bytes(5 << 20))  # 5 KB
+    members = gzip.compress(b"") * 6_000  # 120 KB that unpack to nothing
 
     for body in (bomb, members, iter([members])):
         response = post_gzip(server, body)
@@ -289,8 +289,13 @@ def test_an_error_of_the_server_is_no_text_of_its_own(server, monkeypatch, caplo
 # ------------------------------------------------------------------ who may ask
 
 
-def test_a_token_is_asked_for(serve):
-    server = serve(token="s3cret")
+@pytest.fixture(scope="module")
+def guarded(small_model):
+    with tl.serve(small_model, port=0, token="s3cret", progress=False) as server:
+        yield server
+
+
+def test_a_token_is_asked_for(guarded):
     given = {
         "none": {},
         "another": {"Authorization": "Bearer other"},
@@ -299,7 +304,7 @@ def test_a_token_is_asked_for(serve):
         "right, in small letters": {"Authorization": b"bearer s3cret"},
     }
 
-    answers = {name: post(server, headers=headers) for name, headers in given.items()}
+    answers = {name: post(guarded, headers=headers) for name, headers in given.items()}
 
     assert {name: answer.status_code for name, answer in answers.items()} == {
         "none": 401,
@@ -330,15 +335,13 @@ def test_a_web_page_of_another_host_cannot_ask_a_local_server(server, headers, s
     assert post(server, headers=headers).status_code == status
 
 
-def test_who_has_the_token_may_use_another_name(serve):
-    server = serve(token="s3cret")
+def test_who_has_the_token_may_use_another_name(guarded):
     headers = {"Authorization": "Bearer s3cret", "Host": "pages.example"}
 
-    assert post(server, headers=headers).status_code == 200
+    assert post(guarded, headers=headers).status_code == 200
 
 
-def test_health_and_the_page_need_no_token_and_all_else_does(serve):
-    server = serve(token="s3cret")
+def test_health_and_the_page_need_no_token_and_all_else_does(guarded):
     paths = [
         "/",
         "/v2/health/live",
@@ -349,7 +352,7 @@ def test_health_and_the_page_need_no_token_and_all_else_does(serve):
         "/x",
     ]
 
-    codes = {path: httpx.get(server.url + path, timeout=LONG).status_code for path in paths}
+    codes = {path: httpx.get(guarded.url + path, timeout=LONG).status_code for path in paths}
 
     assert codes == dict.fromkeys(paths[:3], 200) | dict.fromkeys(paths[3:], 401)
 
@@ -509,6 +512,7 @@ def test_a_new_version_takes_over_and_no_answer_fails(serve, folder, second, mon
         wait_until(lambda: find_version(client) == 1)
 
 
+@pytest.mark.slow
 def test_a_version_that_cannot_be_loaded_is_left_aside_until_it_changes(
     serve, folder, second, monkeypatch
 ):
@@ -533,6 +537,7 @@ def test_a_version_that_cannot_be_loaded_is_left_aside_until_it_changes(
         wait_until(lambda: find_version(client) == 2)
 
 
+@pytest.mark.slow
 def test_files_of_the_same_number_that_were_replaced_are_loaded(serve, folder, second, monkeypatch):
     monkeypatch.setattr(versions, "POLL_SECONDS", 0.02)
     server = serve(folder, watch=True)

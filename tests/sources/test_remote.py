@@ -67,6 +67,7 @@ def recipe_of(address, **data):
         "phases": [{"name": "head", "epochs": 1}],
         "export": False,
         "report": False,
+        "yardsticks": False,
     }
 
 
@@ -629,6 +630,7 @@ def test_a_run_on_objects_equals_one_on_files(bucket, tmp_path, monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_a_run_that_lost_its_store_is_resumed(bucket, tmp_path, monkeypatch):
     recipe = {**recipe_of(bucket[2]), "features": {"store": "never"}}
     whole = tl.finetune(recipe, out=tmp_path / "whole")

@@ -265,50 +265,57 @@ def test_a_compressed_file_has_the_rows_and_the_images_of_a_plain_one(compressio
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["cache", name, plain.name])
 
 
-def test_a_run_on_a_compressed_file_is_checked_split_trained_and_measured(tmp_path, monkeypatch):
+@pytest.fixture
+def pets(tmp_path, monkeypatch):
+    """A compressed file of 24 examples."""
     monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path / "cache"))
     options = tf.io.TFRecordOptions(compression_type="GZIP")
-    write(tmp_path / "pets.tfrecord.gz", make_examples(24), options)
-    training = {"image_size": 32, "batch_size": 8}
-    phases = [{"name": "head", "epochs": 1, "learning_rate": 0.01}]
-    model = {"base": "lenet5", "weights": "random"}
+    return write(tmp_path / "pets.tfrecord.gz", make_examples(24), options)
 
-    checked = tltool("data", "check", "pets.tfrecord.gz", "--json", cwd=tmp_path)
-    tltool("data", "split", "pets.tfrecord.gz", "-o", "splits.csv", cwd=tmp_path)
-    runs = [
-        tl.finetune(
-            tl.Recipe(
-                version=1,
-                name="pets",
-                data={**training, **source},
-                model=model,
-                phases=phases,
-                export=False,
-                report=False,
-            ),
-            out=tmp_path / name,
-        )
-        for name, source in {
-            "whole": {"table": str(tmp_path / "pets.tfrecord.gz"), "validation": 0.25},
-            "split": {"csv": str(tmp_path / "splits.csv")},
-        }.items()
-    ]
 
-    source = tmp_path / "pets.tfrecord.gz"
-    whole, rows = (
-        [it.as_record() for it in runs[1].predict(paths)]
-        for paths in (source, [f"{source}#24", f"{source}#3"])
+def train_on(source, out):
+    return tl.finetune(
+        tl.Recipe(
+            version=1,
+            name="pets",
+            data={"image_size": 32, "batch_size": 8, **source},
+            model={"base": "lenet5", "weights": "random"},
+            phases=[{"name": "head", "epochs": 1, "learning_rate": 0.01}],
+            export=False,
+            report=False,
+            yardsticks=False,
+        ),
+        out=out,
     )
-    printed = tltool("predict", "split", "pets.tfrecord.gz#7", cwd=tmp_path).stdout
 
+
+def test_a_run_on_a_compressed_file_is_checked_trained_and_measured(pets, tmp_path):
+    checked = tltool("data", "check", pets.name, "--json", cwd=tmp_path)
+
+    run = train_on({"table": str(pets), "validation": 0.25}, tmp_path / "run")
+
+    whole, rows = (
+        [it.as_record() for it in run.predict(paths)]
+        for paths in (pets, [f"{pets}#24", f"{pets}#3"])
+    )
+    printed = tltool("predict", "run", f"{pets.name}#7", cwd=tmp_path).stdout
     assert json.loads(checked.stdout)["images"] == 24
     assert len(whole) == 24
     assert [Path(it["path"]).name.split("-")[0] for it in rows] == ["24", "3"]
     assert rows == [whole[23], whole[2]]
     assert whole[6]["label"] in printed
-    for run in runs:
-        assert run.evaluate()["accuracy"] == run.metrics["validation"]["accuracy"]
-    assert runs[0].recipe.data.source_name == "pets"
+    assert run.evaluate()["accuracy"] == run.metrics["validation"]["accuracy"]
+    assert run.recipe.data.source_name == "pets"
+
+
+@pytest.mark.slow
+def test_a_run_on_the_splits_of_a_compressed_file_is_measured(pets, tmp_path):
+    tltool("data", "split", pets.name, "-o", "splits.csv", cwd=tmp_path)
+
+    run = train_on({"csv": str(tmp_path / "splits.csv")}, tmp_path / "run")
+
+    assert len(run.predict(pets)) == 24
+    assert run.evaluate()["accuracy"] == run.metrics["validation"]["accuracy"]
 
 
 def test_rows_that_cannot_be_predicted_are_named(tmp_path, monkeypatch):

@@ -53,6 +53,7 @@ def test_outputs_of_a_graph_are_not_scaled_once_more_when_they_are_measured(mode
     assert task.measure(scaled, targets)[0]["loss"] != pytest.approx(by_model["loss"], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_pixels_of_a_graph_have_the_logits_of_the_model_over_the_temperature():
     transfer = assemble_pixels()
     plain = Segmentation(("sky", "tree", "road")).build_graph(transfer.model)

@@ -20,7 +20,7 @@ def fit(features, labels):
     return fit_neighbors(features, task.spread(labels), task.judge)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_the_number_is_that_of_scikit_learns_leave_one_out(seed):
     features, labels = draw(30, seed)
     numbers = [1, 3, 5, 10, 20]

@@ -38,7 +38,7 @@ def runs(tables, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     return {
         task: tl.finetune(
-            make_recipe(task, tables / f"{table}.csv", export=False), out=folder / task
+            make_recipe(task, tables / f"{table}.csv", yardsticks=False), out=folder / task
         )
         for task, table in TABLES.items()
     }
@@ -180,6 +180,7 @@ def test_a_table_is_measured_like_the_recipes(run, tables, tmp_path):
     assert metrics[score] == pytest.approx(run.metrics["validation"][score], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_columns_of_flags_are_measured_like_names(runs, tables):
     run = Run(runs["multilabel"].folder)
 
@@ -313,6 +314,7 @@ def test_a_field_of_the_task_is_searched(tables, tmp_path):
     assert all(trial["state"] == "completed" for trial in trials)
 
 
+@pytest.mark.slow
 def test_a_hypermodel_compiles_the_loss_of_its_task(tables):
     phases = [{"name": "all", "epochs": 4, "learning_rate": 0.003, "unfreeze": 4}]
     hypermodel = tl.hypermodel(make_recipe("multilabel", tables / "flags.csv", phases=phases))

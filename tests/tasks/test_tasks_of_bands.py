@@ -56,7 +56,9 @@ def draw_files(count=3, channels=4):
     return {f"{number}.npy": encode_npy(it) for number, it in enumerate(bands)}
 
 
-@pytest.mark.parametrize("resize", ["crop", Padding((0, 0, 0))])
+@pytest.mark.parametrize(
+    "resize", [pytest.param("crop", marks=pytest.mark.slow), Padding((0, 0, 0))]
+)
 def test_export_of_bands_equals_the_model_from_pixels_and_from_arrays(resize):
     task = Classification(("a", "b"))
     model = build_transfer("lenet5", channels=4, pixels=BANDS, task=task).model
@@ -90,6 +92,7 @@ def test_saved_model_of_bands_equals_the_model_in_a_process_of_its_own(tmp_path)
     assert report["bytes"]["largest_difference"] <= 1e-5
 
 
+@pytest.mark.slow
 def test_export_of_grey_photos_is_compared_on_turned_ones(draw_jpeg):
     task = Classification(("a", "b"))
     rule = PixelRule("bands", "rgb", (1 / 60,), (-2.0,), "")
@@ -113,11 +116,10 @@ def draw_jpeg():
     return buffer.getvalue()
 
 
+@pytest.mark.slow
 def test_maps_of_exported_bands_equal_those_of_the_model():
     task = Segmentation(("a", "b"))
-    model = build_transfer(
-        "unet", channels=4, pixels=BANDS, task=task, arguments={"filters": 4}
-    ).model
+    model = build_transfer("vgg_tiny", channels=4, pixels=BANDS, task=task).model
 
     report = task.compare_served(
         model, draw_files(), "stretch", ask_here(task, model, "stretch"), Limits()

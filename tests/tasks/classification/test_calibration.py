@@ -159,6 +159,8 @@ def recipe_of(photos, **sections):
         "model": {"base": "lenet5", "weights": "random", "head": {"hidden": [{"units": 8}]}},
         "phases": [{"name": "head", "epochs": 2, "learning_rate": 0.01}],
         "export": False,
+        "report": False,
+        "yardsticks": False,
         **sections,
     }
 
@@ -250,8 +252,6 @@ def test_an_export_holds_the_limits_and_is_proved_by_them(runs, formats):
 
     paths = run.export(formats)
 
-    page = tl.report(run).read_text()
-    assert "Exported formats" in page
     for name in paths:
         report = run.folder.read_json(run.folder.export / EXPORT_FORMATS[name].proof)
         further = report["further_outputs"]
@@ -267,10 +267,21 @@ def test_an_export_holds_the_limits_and_is_proved_by_them(runs, formats):
     assert told["probabilities"] == "float32 (n, 3)" and told["label_set"] == "bool (n, 3)"
 
 
-def test_an_export_predicts_with_the_limits(runs):
-    run = runs[1]
+def export_once(run):
     if not (run.folder.export / "model.tflite").is_file():
         run.export(["litert"])
+
+
+@pytest.mark.slow
+def test_a_report_shows_the_exported_formats(runs):
+    export_once(runs[1])
+
+    assert "Exported formats" in tl.report(runs[1]).read_text()
+
+
+def test_an_export_predicts_with_the_limits(runs):
+    run = runs[1]
+    export_once(run)
     image = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
 
     (quick,), (prediction,) = (run.predict([image], engine=name) for name in ("litert", "keras"))

@@ -118,6 +118,7 @@ def test_a_base_without_maps_as_fine_as_the_image_is_predicted_too():
     assert_same(actual, ask_all(transfer, draw_image((64, 64))))
 
 
+@pytest.mark.slow
 def test_one_map_alone_is_read_without_a_hypercolumn():
     transfer = assemble_pixels("three hidden", taps=("block3",))
 
@@ -126,8 +127,8 @@ def test_one_map_alone_is_read_without_a_hypercolumn():
 
 @pytest.mark.parametrize(
     "head",
-    ["linear", *(pytest.param(name, marks=slow)
-                 for name in ("linear with dropout", "one hidden", "three hidden"))],
+    ["one hidden", *(pytest.param(name, marks=slow)
+                     for name in ("linear", "linear with dropout", "three hidden"))],
 )  # fmt: skip
 def test_both_modes_agree(head):
     transfer = assemble_pixels(head)
@@ -170,9 +171,8 @@ def test_the_same_tiles_give_the_same_map_bit_for_bit():
     assert np.array_equal(first, second)
 
 
-@pytest.mark.parametrize(
-    "tile_bytes", [1, *(pytest.param(size, marks=slow) for size in (100_000, 1 << 30))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("tile_bytes", [1, 100_000, 1 << 30])
 def test_some_rows_and_columns_are_predicted_as_in_the_whole_map(tile_bytes):
     transfer = assemble_pixels()
     ys, xs = [31, 0, 17, 18], [5, 30, 2]
@@ -234,6 +234,7 @@ def test_a_model_that_was_saved_predicts_alike(tmp_path):
     assert_same(predictor.predict(maps, places, places, keep_all)["outputs"], expected)
 
 
+@pytest.mark.slow
 def test_what_is_kept_of_the_outputs_is_what_a_task_says():
     transfer = assemble_pixels()
     predictor = DensePredictor(transfer.model, tile_bytes=50_000)

@@ -262,6 +262,7 @@ def test_places_in_the_graph_are_those_of_training():
                 np.testing.assert_array_equal(one, expected)
 
 
+@pytest.mark.slow
 def test_tiles_are_no_higher_than_they_must_be():
     def keep(outputs):
         return {"rows": tf.fill(tf.shape(outputs)[:2], tf.shape(outputs)[0])}
@@ -402,6 +403,7 @@ def test_a_map_without_an_encoding_is_refused():
         Depth().build_endpoints(build_model(units=1), "stretch")
 
 
+@pytest.mark.slow
 def test_weights_hold_the_base_alone(mobilenet, tmp_path):
     path = publish_model(mobilenet, tmp_path, formats=("weights",))["weights"]
 

@@ -54,6 +54,7 @@ def test_probabilities_are_the_mean_over_the_mirror_images(words):
     np.testing.assert_array_equal(maps["mask"][clear], expected.argmax(axis=-1)[clear])
 
 
+@pytest.mark.slow
 def test_bands_of_rows_change_nothing():
     transfer, task = assemble_pixels(), Segmentation(("sky", "tree", "road"))
 
@@ -79,6 +80,7 @@ def test_directions_are_turned_back():
     np.testing.assert_allclose(maps["normal"], expected / lengths, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_files_are_predicted_in_all_views():
     transfer, task = assemble_pixels(), Segmentation(("sky", "tree", "road"))
     image = draw_image()[0].astype("uint8")

@@ -14,12 +14,12 @@ SIZE = 64
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
-    """A folder of 12 images of large patches, red being 50 times the class, and their masks."""
+    """A folder of 8 images of large patches, red being 50 times the class, and their masks."""
     folder = tmp_path_factory.mktemp("scenes")
     random = np.random.default_rng(0)
     for kind in ("images", "masks"):
         (folder / kind).mkdir()
-    for number in range(12):
+    for number in range(8):
         patches = random.integers(0, len(COLORS), (4, 4), dtype=np.uint8)
         mask = np.kron(patches, np.ones((SIZE // 4, SIZE // 4), np.uint8))
         Image.fromarray(COLORS[mask]).save(folder / "images" / f"{number}.png")
@@ -40,8 +40,8 @@ def recipe_of(scenes, **sections):
             "image_size": SIZE,
             "batch_size": 4,
         },
-        "model": {"base": "mobilenet", "weights": "random", "arguments": {"alpha": 0.25}},
-        "pixels": {"per_image": 500, "taps": ["conv_dw_1", "conv_dw_2"]},
+        "model": {"base": "vgg_tiny", "weights": "random"},
+        "pixels": {"per_image": 500, "taps": ["block1", "block2"]},
         "phases": [{"name": "head", "epochs": 2, "learning_rate": 1e-2}],
         "augment": {"flip": "horizontal", "rotation": 0.3, "zoom": 0.2},
         "export": False,
@@ -112,9 +112,9 @@ def compare(images, places, classes):
 
 
 def test_classes_are_those_of_the_images_as_each_epoch_changes_them(live):
-    for epoch in (1, 2, 5):
+    for epoch in (1, 2):
         features, places, classes = live.draw("train", epoch)
-        images, number = live.find_images(features, range(1, 6))
+        images, number = live.find_images(features, (2, 1))
 
         assert number == epoch
         assert compare(images, places, classes) >= 0.99

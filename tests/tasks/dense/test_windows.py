@@ -110,6 +110,7 @@ def test_a_base_that_reads_the_whole_image_is_told_not_to_be_seamless():
     assert np.isfinite(actual).all()
 
 
+@pytest.mark.slow
 def test_what_is_kept_has_the_images_size():
     transfer = assemble_pixels((32, 32))
 
