@@ -250,6 +250,7 @@ def test_the_page_ranks_bases_and_names_those_that_were_left_out(page):
     assert "no &lt;time&gt;" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_a_browser_shows_the_page_to_everybody(page, tmp_path, dark):
     """Needs a process of its own: Chromium."""

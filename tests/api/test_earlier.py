@@ -26,6 +26,11 @@ SEARCHES = sorted(path.parent.name for path in EARLIER.glob("*/search"))
 EXPORTS = sorted(path.parent.name for path in EARLIER.glob("*/run.tar.xz"))
 
 
+def rest(versions):
+    """Versions of which the newest is asked in every run of the tests."""
+    return [*(pytest.param(each, marks=pytest.mark.slow) for each in versions[:-1]), versions[-1]]
+
+
 def copy_run(version, place):
     """Copies the run of a version, or unpacks it."""
     packed = EARLIER / version / "run.tar.xz"
@@ -36,7 +41,7 @@ def copy_run(version, place):
     return place
 
 
-@pytest.fixture(scope="module", params=RUNS)
+@pytest.fixture(scope="module", params=rest(RUNS))
 def run(request, tmp_path_factory):
     place = tmp_path_factory.mktemp("earlier") / "runs/digits/001"
     return tl.load_run(copy_run(request.param, place))
@@ -79,7 +84,7 @@ def test_it_is_listed_and_finished(run):
     assert again.metrics == run.metrics
 
 
-@pytest.fixture(scope="module", params=EXPORTS)
+@pytest.fixture(scope="module", params=rest(EXPORTS))
 def exported(request, tmp_path_factory):
     """A run with its export, and images that it predicted: names, pixels and probabilities."""
     run = tl.load_run(copy_run(request.param, tmp_path_factory.mktemp("exported") / "digits/001"))
@@ -141,7 +146,7 @@ def test_a_run_of_an_earlier_version_is_reported_again(exported):
     assert f"accuracy {run.metrics['test']['accuracy']:.3f} on test images" in text.lower()
 
 
-@pytest.fixture(scope="module", params=SEARCHES)
+@pytest.fixture(scope="module", params=rest(SEARCHES))
 def search(request, tmp_path_factory):
     """The folder of a search that was interrupted after 2 of 4 trials."""
     place = tmp_path_factory.mktemp("searches") / "runs/digits-search/001"
@@ -159,6 +164,7 @@ def test_a_search_of_an_earlier_version_is_listed_and_shown(search):
     assert "interrupted" in shown.stdout
 
 
+@pytest.mark.slow
 def test_a_search_of_an_earlier_version_goes_on_with_the_trials_that_it_would_have_had(search):
     before = {path.name: path.read_bytes() for path in (search / "trials").iterdir()}
 

@@ -44,7 +44,7 @@ def recipe(photos):
         "data": {"train": str(photos), "validation": 0.25, "test": 0.25, "image_size": 32}
         | {"batch_size": 8},
         "model": {"head": {"dropout": 0.1}},
-        "phases": [{"name": "tune", "epochs": 2, "unfreeze": {"from": "add"}}],
+        "phases": [{"name": "tune", "epochs": 1, "unfreeze": {"from": "add"}}],
         "export": False,
         "report": False,
     }

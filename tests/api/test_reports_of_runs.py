@@ -25,7 +25,7 @@ def recipe(tmp_path_factory):
         "data": {"train": str(photos), "validation": 0.25, "test": 0.25, "image_size": 32,
                  "batch_size": 8},
         "model": {"base": "lenet5", "weights": "random"},
-        "phases": [{"name": "head", "epochs": 3}],
+        "phases": [{"name": "head", "epochs": 1}],
         "export": False,
     }  # fmt: skip
 
@@ -147,7 +147,10 @@ def test_a_run_of_an_earlier_version_has_a_report(run, tmp_path):
     assert "multiply-accumulates" not in text and "Time by step" in text
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize(
+    "dark",
+    [pytest.param(False, id="light"), pytest.param(True, id="dark", marks=pytest.mark.slow)],
+)
 def test_a_browser_shows_the_page_to_everybody(run, tmp_path, dark):
     """Needs a process of its own: Chromium."""
     seen, console = inspect_page(run.folder.report / "index.html", tmp_path, dark=dark)
@@ -162,6 +165,7 @@ def test_a_browser_shows_the_page_to_everybody(run, tmp_path, dark):
         assert page["background"] == ("rgb(20, 24, 28)" if dark else "rgb(255, 255, 255)")
 
 
+@pytest.mark.slow
 def test_a_browser_finds_what_is_wrong_with_a_page(tmp_path):
     """Needs a process of its own: Chromium."""
     page = tmp_path / "bad.html"

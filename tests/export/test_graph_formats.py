@@ -31,7 +31,6 @@ from tl_toolkit.tasks.parity import Limits
 from tl_toolkit.tasks.segmentation.task import Segmentation
 
 GRAPHS = ("litert", "litert-int8", "onnx", "openvino")
-RUNTIMES = {"model.tflite": "litert", "model.onnx": "onnx", "openvino": "openvino"}
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +89,7 @@ def test_a_model_that_its_runtime_refuses_is_told(tmp_path):
     assert "published" not in str(raised.value)  # a benchmark says it too
 
 
+@pytest.mark.slow
 def test_openvino_does_not_call_its_maker(exported, tmp_path):
     """The package that does writes a client's number below HOME first."""
     np.savez(tmp_path / "x.npz", images=np.zeros((1, 24, 32, 3), np.float32))
@@ -131,7 +131,13 @@ def test_a_format_that_differs_is_not_published_and_keeps_the_old_one(exported, 
     assert not json.loads(failed.read_text())["holds"]
 
 
-@pytest.mark.parametrize("model", RUNTIMES)
+@pytest.mark.parametrize(
+    "model",
+    [
+        "model.tflite",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("model.onnx", "openvino")),
+    ],
+)
 def test_the_script_beside_it_gives_what_the_model_gives(exported, tmp_path, model):
     photo = tmp_path / "photo.png"
     ramp = np.linspace(0, 255, 48 * 64).reshape(48, 64, 1).repeat(3, axis=-1).astype(np.uint8)

@@ -33,10 +33,11 @@ print(code, [name for name in ("tensorflow", "keras") if name in sys.modules], f
 """
 
 
-def make_run(path, task, *, classes=(), hidden=()):
+def make_run(path, task, *, base, classes=(), hidden=()):
     """A run's folder with a LiteRT export of its model, and photos."""
     data = {"train": str(path), "validation": 0.2, "image_size": list(SIZE)}
-    base = {"base": "mobilenet", "arguments": {"alpha": 0.25}, "weights": "random"}
+    name, arguments = base
+    base = {"base": name, "arguments": arguments, "weights": "random"}
     recipe = build_recipe(
         {
             "version": 1,
@@ -54,7 +55,7 @@ def make_run(path, task, *, classes=(), hidden=()):
     if classes:
         (path / "task.json").write_text('{"temperature": 0.3}')
         built.restore({"temperature": 0.3})
-    model = build_transfer("mobilenet", arguments={"alpha": 0.25}, task=built, size=SIZE).model
+    model = build_transfer(name, arguments=arguments, task=built, size=SIZE).model
     last = model.get_layer("predictions")  # random weights say nearly the same of all pixels
     last.set_weights([weight * 200 for weight in last.get_weights()])
     model.save(path / "model.keras")
@@ -72,8 +73,9 @@ def make_run(path, task, *, classes=(), hidden=()):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     return make_run(
-        tmp_path_factory.mktemp("masks"), SEGMENTATION, classes=("sky", "sea", "sand"), hidden=[8]
-    )
+        tmp_path_factory.mktemp("masks"), SEGMENTATION, base=("vgg_tiny", {}),
+        classes=("sky", "sea", "sand"), hidden=[8],
+    )  # fmt: skip
 
 
 def predict(path, engine, *, resize="stretch", out=None, photos=None):
@@ -84,7 +86,9 @@ def predict(path, engine, *, resize="stretch", out=None, photos=None):
     return found, "\n".join(event.text for event in events if event.text)
 
 
-@pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
+@pytest.mark.parametrize(
+    "resize", ["stretch", *(pytest.param(name, marks=pytest.mark.slow) for name in ("crop", "pad"))]
+)
 def test_masks_are_those_of_keras_at_the_files_own_sizes(made, resize):
     quick, said = predict(made, "litert", resize=resize)
     keras, _ = predict(made, "keras", resize=resize)
@@ -102,6 +106,7 @@ def test_masks_are_those_of_keras_at_the_files_own_sizes(made, resize):
         assert item.shares == pytest.approx(expected.shares, abs=0.001)
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_writes_masks_without_tensorflow(made, tmp_path):
     """It tells by its modules: this process has TensorFlow."""
     words = ["predict", str(made), str(made / "photos"), "--out", str(tmp_path / "quick")]
@@ -193,7 +198,7 @@ def test_a_second_file_that_ends_its_process_ends_no_other(made, tmp_path, monke
     ("kind", "name", "limit"), [("edges", "probability", ROUNDED), ("normals", "normal", 0.05)]
 )
 def test_maps_of_other_tasks_are_those_of_keras(tmp_path, kind, name, limit):
-    path = make_run(tmp_path, {"kind": kind})
+    path = make_run(tmp_path, {"kind": kind}, base=("mobilenet", {"alpha": 0.25}))
 
     quick, _ = predict(path, "litert")
     keras, _ = predict(path, "keras")
