@@ -47,6 +47,7 @@ def recipe_of(folder, channels=4, **sections):
         "phases": [PHASE],
         "export": False,
         "report": False,
+        "yardsticks": False,
     } | sections  # fmt: skip
 
 

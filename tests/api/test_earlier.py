@@ -17,6 +17,7 @@ from PIL import Image
 
 import tl_toolkit as tl
 from tests.command import tltool
+from tl_toolkit.architectures.loading import remember_model
 from tl_toolkit.export.asking import ask
 from tl_toolkit.sources.builtin import load_builtin_image
 
@@ -44,7 +45,18 @@ def copy_run(version, place):
 @pytest.fixture(scope="module", params=rest(RUNS))
 def run(request, tmp_path_factory):
     place = tmp_path_factory.mktemp("earlier") / "runs/digits/001"
-    return tl.load_run(copy_run(request.param, place))
+    copy_run(request.param, place)
+    remember_model(place / "model.keras")  # as training does
+    return tl.load_run(place)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", RUNS)
+def test_its_model_is_loaded_where_it_was_not_trained(version, tmp_path):
+    """In a process of its own first, which a model may end."""
+    run = tl.load_run(copy_run(version, tmp_path / "run"))
+
+    assert run.model.output_shape == (None, len(run.classes))
 
 
 def read_predictions(run, count=8):
@@ -88,6 +100,7 @@ def test_it_is_listed_and_finished(run):
 def exported(request, tmp_path_factory):
     """A run with its export, and images that it predicted: names, pixels and probabilities."""
     run = tl.load_run(copy_run(request.param, tmp_path_factory.mktemp("exported") / "digits/001"))
+    remember_model(run.folder.model)
     rows = read_predictions(run)
     side = run.recipe.data.image_size[0]
     with tf.device("CPU"):

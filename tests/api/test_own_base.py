@@ -47,6 +47,7 @@ def recipe(photos):
         "phases": [{"name": "tune", "epochs": 1, "unfreeze": {"from": "add"}}],
         "export": False,
         "report": False,
+        "yardsticks": False,
     }
 
 
@@ -255,7 +256,7 @@ def test_models_with_the_same_names_have_other_features_and_two_files_of_one_the
 
 @pytest.mark.slow
 def test_a_filled_store_changes_nothing_for_another_model_of_the_same_names(recipe, toy):
-    head = {"phases": [HEAD], "features": {"store": "always"}}
+    head = {"phases": [HEAD], "features": {"store": "always"}, "yardsticks": True}
     other, events = randomize(build_toy(), seed=1), []
     tl.finetune(recipe | head, base=toy, out="toy")
 
@@ -452,10 +453,22 @@ def test_regularizers_of_a_base_that_are_left_out_are_a_warning(recipe):
 
     assert "kernel_regularizer is left out (own): the recipe's l1 and l2 are 0" in actual
     assert not tl.validate(recipe, {**tune, "model.l2": 1e-4}, base=base).warnings
-    run = tl.finetune(recipe, overrides=tune, base=base, root="runs")
+
+
+@pytest.mark.slow
+def test_constraints_of_a_base_hold_where_it_trains(recipe):
+    image = keras.Input((32, 32, 3))
+    conv = keras.layers.Conv2D(4, 3, name="plain", kernel_constraint="non_neg")
+
+    run = tl.finetune(
+        recipe, overrides={"phases.tune.unfreeze": 1}, base=keras.Model(image, conv(image)),
+        root="runs",
+    )  # fmt: skip
+
     assert float(run.model.get_layer("plain").kernel.numpy().min()) >= 0
 
 
+@pytest.mark.slow
 def test_the_state_of_a_layer_moves_where_it_trains_and_nowhere_else(recipe):
     image = keras.Input((32, 32, 3))
     conv = keras.layers.Conv2D(4, 3, name="conv")

@@ -353,6 +353,7 @@ def test_an_interrupted_search_names_what_resumes_it(tmp_path):
     assert words.endswith(f": tl.search(..., out={str(tmp_path)!r}, resume=True)")
 
 
+@pytest.mark.slow
 def test_threads_that_come_too_late_are_a_warning(recipe, tmp_path, caplog):
     tf.constant(0)  # starts TensorFlow
     pool = tf.config.threading.get_intra_op_parallelism_threads()

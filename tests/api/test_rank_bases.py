@@ -252,10 +252,9 @@ def balls(tmp_path_factory):
     return draw_balls(tmp_path_factory.mktemp("balls"), train=6, validation=3, test=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "metric", "least"), [
-    ("segmentation", "mean_iou", 0.7),
-    pytest.param("edges", "f_score", 0.3, marks=pytest.mark.slow),
-    pytest.param("normals", "within_22_5", 0.5, marks=pytest.mark.slow),
+    ("segmentation", "mean_iou", 0.7), ("edges", "f_score", 0.3), ("normals", "within_22_5", 0.5),
 ])  # fmt: skip
 def test_bases_of_tasks_with_maps_are_ranked_by_pixels_that_are_held_out(
     balls, task, metric, least, tmp_path

@@ -107,6 +107,7 @@ def test_heat_maps_take_time_and_come_with_the_command(run):
     assert "speaks for the predicted class" in text
 
 
+@pytest.mark.slow
 def test_a_run_without_a_report_says_so_in_its_recipe(recipe, tmp_path):
     run = tl.finetune(recipe, overrides={"report": False, "phases.head.epochs": 0}, root=tmp_path)
 
@@ -114,6 +115,7 @@ def test_a_run_without_a_report_says_so_in_its_recipe(recipe, tmp_path):
     assert tl.report(run) == run.folder.report / "index.html"
 
 
+@pytest.mark.slow
 def test_a_report_that_cannot_be_written_leaves_the_run_done(recipe, tmp_path):
     texts = []
 
@@ -147,10 +149,8 @@ def test_a_run_of_an_earlier_version_has_a_report(run, tmp_path):
     assert "multiply-accumulates" not in text and "Time by step" in text
 
 
-@pytest.mark.parametrize(
-    "dark",
-    [pytest.param(False, id="light"), pytest.param(True, id="dark", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_a_browser_shows_the_page_to_everybody(run, tmp_path, dark):
     """Needs a process of its own: Chromium."""
     seen, console = inspect_page(run.folder.report / "index.html", tmp_path, dark=dark)

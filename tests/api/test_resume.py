@@ -135,6 +135,7 @@ def test_phases_of_other_kinds_go_on_too(tmp_path, changes, error):
     assert [path.read_bytes() for path in rates[0]] == [path.read_bytes() for path in rates[1]]
 
 
+@pytest.mark.slow
 def test_an_interrupt_loses_no_step(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         tl.finetune(

@@ -33,7 +33,7 @@ print(code, [name for name in ("tensorflow", "keras") if name in sys.modules], f
 """
 
 
-def make_run(path, task, *, base, classes=(), hidden=()):
+def make_run(path, task, *, base, classes=(), hidden=(), taps=()):
     """A run's folder with a LiteRT export of its model, and photos."""
     data = {"train": str(path), "validation": 0.2, "image_size": list(SIZE)}
     name, arguments = base
@@ -45,6 +45,7 @@ def make_run(path, task, *, base, classes=(), hidden=()):
             "task": task,
             "data": data | ({"classes": list(classes)} if classes else {}),
             "model": base | {"head": {"hidden": [{"units": units} for units in hidden]}},
+            "pixels": {"taps": [*taps]} if taps else {},
             "phases": [{"name": "head", "epochs": 1}],
         }
     ).recipe
@@ -74,7 +75,7 @@ def make_run(path, task, *, base, classes=(), hidden=()):
 def made(tmp_path_factory):
     return make_run(
         tmp_path_factory.mktemp("masks"), SEGMENTATION, base=("vgg_tiny", {}),
-        classes=("sky", "sea", "sand"), hidden=[8],
+        classes=("sky", "sea", "sand"), hidden=[8], taps=["block1", "block3"],
     )  # fmt: skip
 
 
