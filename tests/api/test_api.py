@@ -51,7 +51,7 @@ def run(photos, tmp_path_factory):
             "weights": "random",
             "head": {"pooling": "max", "hidden": [{"units": 8}]},
         },
-        "phases": [{"name": "all", "epochs": 1, "unfreeze": 1, "batch_norm": "train"}],
+        "phases": [{"name": "all", "epochs": 1}],
         "export": False,
     }
     return tl.finetune(recipe, root=tmp_path_factory.mktemp("runs"), overrides={"seed": 3})

@@ -306,6 +306,7 @@ class Ticking(Clock):
         return self.now
 
 
+@pytest.mark.slow
 def test_time_that_runs_out_while_images_are_read_is_told_with_the_minutes_it_takes(tmp_path):
     photos = draw_class_folders(tmp_path / "photos", count=12)
     words = {"bases": ["vgg_tiny"], "overrides": CHANGES, "out": tmp_path / "out"}

@@ -96,6 +96,13 @@ def test_training_changes_the_chosen_units_and_nothing_else(run, recipe, toy):
     assert moved == {"inner_conv"}  # BatchNormalization stays frozen inside nested models too
 
 
+def test_training_leaves_the_weights_of_the_model_that_was_given(run, toy):
+    before = randomize(build_toy())
+
+    assert changed(weights_of(before), weights_of(toy)) == set()
+
+
+@pytest.mark.slow
 def test_the_model_that_was_given_is_untouched(recipe):
     model = randomize(build_toy(outputs=5))
     model.get_layer("conv1").trainable = False
@@ -142,6 +149,7 @@ def test_units_are_named_by_number_layer_and_block(recipe, toy, unfreeze, units)
     assert list(plan.units["tune"]) == units
 
 
+@pytest.mark.slow
 def test_prefix_and_suffix_are_the_whole_model_at_every_unit(recipe, toy, tmp_path):
     toy.save(tmp_path / "toy.keras")
     transfer = assemble_base(recipe, tmp_path / "toy.keras")
@@ -323,6 +331,7 @@ def test_the_default_search_goes_through_its_blocks(recipe, toy):
     assert "12 trials over model.head.dropout, phases.tune.unfreeze" in plan.describe()
 
 
+@pytest.mark.slow
 def test_a_hypermodel_builds_the_base_for_each_trial(recipe, toy):
     import keras_tuner
 

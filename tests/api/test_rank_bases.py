@@ -65,6 +65,7 @@ def test_a_base_that_takes_more_than_allowed_is_listed_and_not_judged(ranking):
     assert (small.parameters, small.operations) == (60_856, 415_680)
 
 
+@pytest.mark.slow
 def test_the_pass_of_a_base_is_used_again_by_the_fine_tune_after_it(values, ranking, tmp_path):
     events = []
     head = {"taps": "all", "pooling": "statistics", "normalize": True, "solver": "ridge"}

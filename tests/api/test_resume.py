@@ -250,6 +250,7 @@ def test_another_batch_size_begins_the_phase_again_whenever_it_is_killed(copied)
     assert [json.loads(path.read_text())["steps"] for path in receipts] == [2 * 3, 3 * 6]
 
 
+@pytest.mark.slow
 def test_other_images_are_refused_before_anything_is_written(copied):
     lock = copied / "lock.json"
     values = json.loads(lock.read_text())
@@ -262,6 +263,7 @@ def test_other_images_are_refused_before_anything_is_written(copied):
     assert (copied / "status.json").read_bytes() == status
 
 
+@pytest.mark.slow
 def test_nothing_to_resume_is_a_new_run(tmp_path):
     recipe = RECIPE | {"phases": [{"name": "head", "epochs": 0}]}
 
