@@ -22,6 +22,7 @@ from tl_toolkit.tasks.registry import build_task
 
 SIZE = (32, 48)
 SIZES = [(60, 80), (32, 48), (41, 23), (300, 200)]  # the last one is two tiles
+MOBILENET = ("mobilenet", {"alpha": 0.25})
 SEGMENTATION = {"kind": "segmentation", "calibrate": True}
 LIMIT = 1e-4
 ROUNDED = 0.02  # around a pixel that the resize rounds to another level, which is one in a thousand
@@ -79,6 +80,14 @@ def made(tmp_path_factory):
     )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def made_of_mobilenet(tmp_path_factory):
+    return make_run(
+        tmp_path_factory.mktemp("mobilenet"), SEGMENTATION, base=MOBILENET,
+        classes=("sky", "sea", "sand"), hidden=[8],
+    )  # fmt: skip
+
+
 def predict(path, engine, *, resize="stretch", out=None, photos=None):
     run, events = Run(RunFolder(path)), []
     data = run.recipe.data.model_copy(update={"resize": resize})
@@ -87,10 +96,17 @@ def predict(path, engine, *, resize="stretch", out=None, photos=None):
     return found, "\n".join(event.text for event in events if event.text)
 
 
-@pytest.mark.parametrize(
-    "resize", ["stretch", *(pytest.param(name, marks=pytest.mark.slow) for name in ("crop", "pad"))]
-)
-def test_masks_are_those_of_keras_at_the_files_own_sizes(made, resize):
+def test_masks_are_those_of_keras_at_the_files_own_sizes(made):
+    assert_masks_are_those_of_keras(made, "stretch")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
+def test_masks_of_a_deeper_base_are_those_of_keras(made_of_mobilenet, resize):
+    assert_masks_are_those_of_keras(made_of_mobilenet, resize)
+
+
+def assert_masks_are_those_of_keras(made, resize):
     quick, said = predict(made, "litert", resize=resize)
     keras, _ = predict(made, "keras", resize=resize)
 
@@ -199,7 +215,7 @@ def test_a_second_file_that_ends_its_process_ends_no_other(made, tmp_path, monke
     ("kind", "name", "limit"), [("edges", "probability", ROUNDED), ("normals", "normal", 0.05)]
 )
 def test_maps_of_other_tasks_are_those_of_keras(tmp_path, kind, name, limit):
-    path = make_run(tmp_path, {"kind": kind}, base=("mobilenet", {"alpha": 0.25}))
+    path = make_run(tmp_path, {"kind": kind}, base=MOBILENET)
 
     quick, _ = predict(path, "litert")
     keras, _ = predict(path, "keras")
