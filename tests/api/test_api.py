@@ -47,12 +47,11 @@ def run(photos, tmp_path_factory):
             "batch_size": 8,
         },
         "model": {
-            "base": "mobilenet",
-            "arguments": {"alpha": 0.25},
+            "base": "vgg_tiny",
             "weights": "random",
             "head": {"pooling": "max", "hidden": [{"units": 8}]},
         },
-        "phases": [{"name": "all", "epochs": 1, "unfreeze": 5, "batch_norm": "train"}],
+        "phases": [{"name": "all", "epochs": 1}],
         "export": False,
     }
     return tl.finetune(recipe, root=tmp_path_factory.mktemp("runs"), overrides={"seed": 3})
@@ -237,6 +236,7 @@ print(model.predict(np.zeros((1, 32, 32, 3)), verbose=0).shape, "tl_toolkit" in 
     assert found.stdout.strip() == "(1, 3) False"
 
 
+@pytest.mark.slow
 def test_a_recipe_object_does_the_same(photos, tmp_path, write_recipe):
     recipe = tl.load_recipe(write_recipe(tmp_path / "r.yaml", photos)).recipe
 
@@ -246,6 +246,7 @@ def test_a_recipe_object_does_the_same(photos, tmp_path, write_recipe):
     assert run.recipe.data == recipe.data
 
 
+@pytest.mark.slow
 def test_a_failed_baseline_is_a_warning_and_the_run_is_done(photos, tmp_path, write_recipe, caplog):
     burst = {
         "phases.head.unfreeze": 4,
@@ -272,9 +273,19 @@ def test_damaged_images_of_another_folder_are_skipped_by_name(run, photos, tmp_p
     assert list(found["skipped"]) == [str(tmp_path / "other" / "ants" / "0.jpg")]
 
 
-def test_images_that_moved_are_told_and_need_no_new_training(tmp_path, draw_photos, write_recipe):
-    photos = draw_photos(tmp_path / "photos")
-    run = tl.finetune(write_recipe(tmp_path / "r.yaml", photos), root=tmp_path / "runs")
+@pytest.fixture
+def copied(run, photos, tmp_path):
+    """A copy of the run and of its photos."""
+    shutil.copytree(photos, tmp_path / "photos")
+    shutil.copytree(run.path, tmp_path / "run")
+    for name in ("manifest.csv", "recipe.yaml"):
+        path = tmp_path / "run" / name
+        path.write_text(path.read_text().replace(str(photos), str(tmp_path / "photos")))
+    return tl.load_run(tmp_path / "run")
+
+
+def test_images_that_moved_are_told_and_need_no_new_training(copied, tmp_path):
+    photos, run = tmp_path / "photos", copied
     one = Manifest.load(run.folder.manifest, classes=run.classes).of("validation")[0].path
     before = Path(one).read_bytes()
     told = []
@@ -308,8 +319,8 @@ def test_a_run_whose_photos_moved_is_exported(run, photos):
     assert all(image["name"].startswith("probe: ") for image in report["images"])
 
 
-def test_a_damaged_model_is_told(tmp_path, photos, write_recipe):
-    run = tl.finetune(write_recipe(tmp_path / "r.yaml", photos), root=tmp_path / "runs")
+def test_a_damaged_model_is_told(copied):
+    run = copied
     run.folder.model.write_bytes(b"half of a mod")
 
     with pytest.raises(DataError, match="is damaged, or no"):
@@ -350,7 +361,9 @@ def test_exported_weights_start_the_next_run_where_the_first_ended(photos, tmp_p
 
 
 def test_a_baseline_is_trained_beside_the_run(photos, tmp_path, write_recipe):
-    path = write_recipe(tmp_path / "r.yaml", photos, baseline={"phases.head.unfreeze": 4})
+    path = write_recipe(
+        tmp_path / "r.yaml", photos, baseline={"phases.head.unfreeze": 4}, yardsticks=False
+    )
 
     run = tl.finetune(path, root=tmp_path / "runs")
 

@@ -131,6 +131,7 @@ def test_a_kill_at_any_time_leaves_what_was_asked_and_spent(stopped):
     assert after["seconds"] == 1000 and len(after["runs"]) == 1
 
 
+@pytest.mark.slow
 def test_what_was_done_is_not_done_again(finished):
     found, events = finished
 
@@ -141,6 +142,7 @@ def test_what_was_done_is_not_done_again(finished):
     assert [trial["number"] for trial in found.record.trials] == [1, 2]
 
 
+@pytest.mark.slow
 def test_the_winner_becomes_a_run_if_it_fits_and_another_trial_would_not(finished):
     found, _ = finished
     head, tuned = found.record.runs
@@ -151,6 +153,7 @@ def test_the_winner_becomes_a_run_if_it_fits_and_another_trial_would_not(finishe
     assert tl.load_run(found.path / tuned.name).metrics["best"]["phase"] == "tune"
 
 
+@pytest.mark.slow
 def test_of_runs_that_are_not_to_be_told_apart_the_cheapest_is_chosen(finished):
     found, _ = finished
     head, tuned = found.record.runs
@@ -162,6 +165,7 @@ def test_of_runs_that_are_not_to_be_told_apart_the_cheapest_is_chosen(finished):
     assert found.best.path == found.path / head.name
 
 
+@pytest.mark.slow
 def test_its_recipe_is_one_that_finetune_repeats(finished, tmp_path):
     found, _ = finished
 
@@ -171,6 +175,7 @@ def test_its_recipe_is_one_that_finetune_repeats(finished, tmp_path):
     assert found.recipe.read_text().startswith("# auto: trial ")
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_tried_and_why(stopped, finished, tmp_path):
     photos, out, *_ = stopped
     head, tuned = finished[0].record.runs
@@ -200,6 +205,7 @@ def page(finished):
     found.folder.auto.write_text(json.dumps(values))
 
 
+@pytest.mark.slow
 def test_it_ends_with_a_page_of_what_it_tried_and_why(page):
     found, written, _ = page
     head, tuned = found.record.runs
@@ -212,6 +218,7 @@ def test_it_ends_with_a_page_of_what_it_tried_and_why(page):
     assert html.escape(found.recipe.read_text(), quote=False)[:200] in written
 
 
+@pytest.mark.slow
 def test_the_page_leads_to_the_reports_of_the_finished_runs(page):
     found, written, _ = page
 
@@ -224,6 +231,7 @@ def test_the_page_leads_to_the_reports_of_the_finished_runs(page):
         assert (found.folder.report / target).is_file()
 
 
+@pytest.mark.slow
 def test_the_page_says_what_each_step_took_of_the_budget(page):
     found, written, _ = page
     steps = found.record.steps
@@ -240,6 +248,7 @@ def test_the_page_says_what_each_step_took_of_the_budget(page):
     assert "start, and between steps" in bars
 
 
+@pytest.mark.slow
 def test_the_page_ranks_bases_and_names_those_that_were_left_out(page):
     _, _, text = page
 
@@ -250,6 +259,7 @@ def test_the_page_ranks_bases_and_names_those_that_were_left_out(page):
     assert "no &lt;time&gt;" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_a_browser_shows_the_page_to_everybody(page, tmp_path, dark):
     """Needs a process of its own: Chromium."""
@@ -263,6 +273,7 @@ def test_a_browser_shows_the_page_to_everybody(page, tmp_path, dark):
         assert shown["resources"] == [] and shown["wider_by"] <= 0
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_page_of_what_was_interrupted(stopped, finished, tmp_path):
     _, _, record, *_ = stopped
     copy = shutil.copytree(finished[0].path, tmp_path / "copy")
@@ -295,6 +306,7 @@ class Ticking(Clock):
         return self.now
 
 
+@pytest.mark.slow
 def test_time_that_runs_out_while_images_are_read_is_told_with_the_minutes_it_takes(tmp_path):
     photos = draw_class_folders(tmp_path / "photos", count=12)
     words = {"bases": ["vgg_tiny"], "overrides": CHANGES, "out": tmp_path / "out"}
@@ -370,6 +382,7 @@ def test_features_that_were_not_stored_are_foreseen_again():
     assert reading.left == 128.0  # a second each; none of the 96 is kept
 
 
+@pytest.mark.slow
 def test_a_folder_in_use_is_refused_and_so_is_another_question(stopped, finished, tmp_path):
     photos, out, *_ = stopped
     words = ("auto", photos, *CHANGES, "--bases", "vgg_tiny", "--out", out)

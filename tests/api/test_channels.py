@@ -47,6 +47,7 @@ def recipe_of(folder, channels=4, **sections):
         "phases": [PHASE],
         "export": False,
         "report": False,
+        "yardsticks": False,
     } | sections  # fmt: skip
 
 
@@ -115,6 +116,7 @@ def test_evaluation_reads_the_same_arrays(run, folder):
     assert whole["images"] == 24 and whole["skipped"] == {}
 
 
+@pytest.mark.slow
 def test_training_starts_from_a_run_with_its_statistics(run, folder, tmp_path):
     other = draw_bands(tmp_path / "other", count=5)
     events = []

@@ -10,7 +10,6 @@ import pytest
 import tl_toolkit as tl
 from tests.command import tltool
 from tests.training.test_loop import digits_recipe
-from tests.training.test_solving import MODEL
 from tl_toolkit.errors import RecipeError
 from tl_toolkit.evaluation.curve import lengthen
 from tl_toolkit.images.manifest import Example
@@ -24,12 +23,12 @@ from tl_toolkit.training import prepare
 from tl_toolkit.training.optimizers import tabulate_rate
 from tl_toolkit.transfer.precision import precision_of
 
-PHASES = [{"name": "head", "epochs": 2, "learning_rate": 1e-2}]
+PHASES = [{"name": "head", "epochs": 1, "learning_rate": 1e-2}]
 
 
 @pytest.fixture(scope="module")
 def run_and_events(tmp_path_factory):
-    values = digits_recipe(model=MODEL, phases=PHASES, features={"store": "always"})
+    values = digits_recipe(phases=PHASES, features={"store": "always"})
     events = []
     folder = tmp_path_factory.mktemp("curve") / "run"
     with pytest.MonkeyPatch.context() as patch:
@@ -55,7 +54,7 @@ def test_every_method_learns_from_every_part(run_and_events):
 @pytest.mark.slow
 def test_of_all_images_each_method_is_what_finetune_makes_of_them(run_and_events, tmp_path):
     run, _ = run_and_events
-    values = digits_recipe(model=MODEL, phases=PHASES, features={"store": "always"})
+    values = digits_recipe(phases=PHASES, features={"store": "always"})
 
     alone = tl.finetune(values, out=tmp_path / "run", versus="scratch").metrics
 
@@ -70,7 +69,7 @@ def test_of_all_images_each_method_is_what_finetune_makes_of_them(run_and_events
 @pytest.mark.slow
 def test_a_part_learns_the_same_whatever_was_learned_before(run_and_events, tmp_path):
     run, _ = run_and_events
-    values = digits_recipe(model=MODEL, phases=PHASES, features={"store": "always"})
+    values = digits_recipe(phases=PHASES, features={"store": "always"})
 
     alone = tl.curve(values, out=tmp_path / "run", fractions=[0.3])
 
@@ -93,7 +92,7 @@ def test_features_are_computed_once_for_all_parts(run_and_events):
 @pytest.mark.slow
 def test_a_curve_goes_on_where_it_was_interrupted(run_and_events, tmp_path, monkeypatch):
     whole, _ = run_and_events
-    values = digits_recipe(model=MODEL, phases=PHASES, features={"store": "always"})
+    values = digits_recipe(phases=PHASES, features={"store": "always"})
     monkeypatch.setenv("TL_TOOLKIT_CACHE", str(whole.path.parent / "cache"))
     shutil.copytree(whole.path, tmp_path / "run")
     folder = RunFolder(tmp_path / "run")

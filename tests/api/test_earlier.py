@@ -17,6 +17,7 @@ from PIL import Image
 
 import tl_toolkit as tl
 from tests.command import tltool
+from tl_toolkit.architectures.loading import remember_model
 from tl_toolkit.export.asking import ask
 from tl_toolkit.sources.builtin import load_builtin_image
 
@@ -24,6 +25,11 @@ EARLIER = Path(__file__).parents[1] / "earlier"
 RUNS = sorted({path.relative_to(EARLIER).parts[0] for path in EARLIER.glob("*/*")})
 SEARCHES = sorted(path.parent.name for path in EARLIER.glob("*/search"))
 EXPORTS = sorted(path.parent.name for path in EARLIER.glob("*/run.tar.xz"))
+
+
+def rest(versions):
+    """Versions of which the newest is asked in every run of the tests."""
+    return [*(pytest.param(each, marks=pytest.mark.slow) for each in versions[:-1]), versions[-1]]
 
 
 def copy_run(version, place):
@@ -36,10 +42,21 @@ def copy_run(version, place):
     return place
 
 
-@pytest.fixture(scope="module", params=RUNS)
+@pytest.fixture(scope="module", params=rest(RUNS))
 def run(request, tmp_path_factory):
     place = tmp_path_factory.mktemp("earlier") / "runs/digits/001"
-    return tl.load_run(copy_run(request.param, place))
+    copy_run(request.param, place)
+    remember_model(place / "model.keras")  # as training does
+    return tl.load_run(place)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", RUNS)
+def test_its_model_is_loaded_where_it_was_not_trained(version, tmp_path):
+    """In a process of its own first, which a model may end."""
+    run = tl.load_run(copy_run(version, tmp_path / "run"))
+
+    assert run.model.output_shape == (None, len(run.classes))
 
 
 def read_predictions(run, count=8):
@@ -79,10 +96,11 @@ def test_it_is_listed_and_finished(run):
     assert again.metrics == run.metrics
 
 
-@pytest.fixture(scope="module", params=EXPORTS)
+@pytest.fixture(scope="module", params=rest(EXPORTS))
 def exported(request, tmp_path_factory):
     """A run with its export, and images that it predicted: names, pixels and probabilities."""
     run = tl.load_run(copy_run(request.param, tmp_path_factory.mktemp("exported") / "digits/001"))
+    remember_model(run.folder.model)
     rows = read_predictions(run)
     side = run.recipe.data.image_size[0]
     with tf.device("CPU"):
@@ -141,7 +159,7 @@ def test_a_run_of_an_earlier_version_is_reported_again(exported):
     assert f"accuracy {run.metrics['test']['accuracy']:.3f} on test images" in text.lower()
 
 
-@pytest.fixture(scope="module", params=SEARCHES)
+@pytest.fixture(scope="module", params=rest(SEARCHES))
 def search(request, tmp_path_factory):
     """The folder of a search that was interrupted after 2 of 4 trials."""
     place = tmp_path_factory.mktemp("searches") / "runs/digits-search/001"
@@ -159,6 +177,7 @@ def test_a_search_of_an_earlier_version_is_listed_and_shown(search):
     assert "interrupted" in shown.stdout
 
 
+@pytest.mark.slow
 def test_a_search_of_an_earlier_version_goes_on_with_the_trials_that_it_would_have_had(search):
     before = {path.name: path.read_bytes() for path in (search / "trials").iterdir()}
 

@@ -72,7 +72,9 @@ def test_features_of_a_run_are_the_last_map_of_its_kept_model(run, folder):
     assert [path.rpartition("/")[2] for path in features.paths] == [f"{n}.png" for n in range(10)]
 
 
-@pytest.mark.parametrize(("pooling", "reduce"), [(None, np.mean), ("max", np.max)])
+@pytest.mark.parametrize(
+    ("pooling", "reduce"), [(None, np.mean), pytest.param("max", np.max, marks=pytest.mark.slow)]
+)
 def test_a_block_is_read_at_its_end_and_pooled(run, folder, pooling, reduce):
     features = tl.embed(run, folder, block="c3", pooling=pooling)
 
@@ -81,7 +83,7 @@ def test_a_block_is_read_at_its_end_and_pooled(run, folder, pooling, reduce):
     np.testing.assert_allclose(features.vectors, reduce(maps, axis=(1, 2)), 1e-4, 1e-5)
 
 
-@pytest.mark.parametrize("source", ["run", "lenet5"])
+@pytest.mark.parametrize("source", ["run", pytest.param("lenet5", marks=pytest.mark.slow)])
 def test_a_second_call_computes_nothing_and_gives_the_same(run, folder, source):
     chosen = run if source == "run" else source
     options = {} if source == "run" else {"weights": "random", "block": "c1"}
@@ -95,6 +97,7 @@ def test_a_second_call_computes_nothing_and_gives_the_same(run, folder, source):
     np.testing.assert_array_equal(again.vectors, features.vectors)
 
 
+@pytest.mark.slow
 def test_features_of_a_base_depend_on_its_weights_and_size(folder):
     small = tl.embed("lenet5", folder, weights="random", image_size=32)
     large = tl.embed("lenet5", folder, weights="random", image_size=40)
@@ -115,6 +118,7 @@ def test_features_are_saved_as_arrays_and_read_back(run, folder):
         assert saved["path"][3] == str(folder / "3.png") and len(saved["sha256"][0]) == 64
 
 
+@pytest.mark.slow
 def test_features_are_saved_as_parquet(run, folder):
     parquet = pytest.importorskip("pyarrow.parquet")
     features = tl.embed(run, folder)
@@ -160,6 +164,7 @@ def test_the_copy_of_an_image_is_the_most_similar_one(run, folder):
     )
 
 
+@pytest.mark.slow
 def test_an_image_is_not_like_itself_by_another_path(run, folder):
     (folder / "link.png").symlink_to(folder / "3.png")
     (folder / "sub").mkdir()
@@ -251,6 +256,7 @@ def address(folder):
     system.rm(f"/{folder.name}", recursive=True)
 
 
+@pytest.mark.slow
 def test_images_of_a_store_are_found_and_named_by_their_addresses(run, address, tmp_path):
     (nearest,) = tl.similar(run, f"{address}/3.png", address, n=1)
     tl.label_next(run, address, n=10).save(tmp_path / "next.csv")

@@ -44,9 +44,10 @@ def recipe(photos):
         "data": {"train": str(photos), "validation": 0.25, "test": 0.25, "image_size": 32}
         | {"batch_size": 8},
         "model": {"head": {"dropout": 0.1}},
-        "phases": [{"name": "tune", "epochs": 2, "unfreeze": {"from": "add"}}],
+        "phases": [{"name": "tune", "epochs": 1, "unfreeze": {"from": "add"}}],
         "export": False,
         "report": False,
+        "yardsticks": False,
     }
 
 
@@ -95,6 +96,13 @@ def test_training_changes_the_chosen_units_and_nothing_else(run, recipe, toy):
     assert moved == {"inner_conv"}  # BatchNormalization stays frozen inside nested models too
 
 
+def test_training_leaves_the_weights_of_the_model_that_was_given(run, toy):
+    before = randomize(build_toy())
+
+    assert changed(weights_of(before), weights_of(toy)) == set()
+
+
+@pytest.mark.slow
 def test_the_model_that_was_given_is_untouched(recipe):
     model = randomize(build_toy(outputs=5))
     model.get_layer("conv1").trainable = False
@@ -141,6 +149,7 @@ def test_units_are_named_by_number_layer_and_block(recipe, toy, unfreeze, units)
     assert list(plan.units["tune"]) == units
 
 
+@pytest.mark.slow
 def test_prefix_and_suffix_are_the_whole_model_at_every_unit(recipe, toy, tmp_path):
     toy.save(tmp_path / "toy.keras")
     transfer = assemble_base(recipe, tmp_path / "toy.keras")
@@ -255,7 +264,7 @@ def test_models_with_the_same_names_have_other_features_and_two_files_of_one_the
 
 @pytest.mark.slow
 def test_a_filled_store_changes_nothing_for_another_model_of_the_same_names(recipe, toy):
-    head = {"phases": [HEAD], "features": {"store": "always"}}
+    head = {"phases": [HEAD], "features": {"store": "always"}, "yardsticks": True}
     other, events = randomize(build_toy(), seed=1), []
     tl.finetune(recipe | head, base=toy, out="toy")
 
@@ -322,6 +331,7 @@ def test_the_default_search_goes_through_its_blocks(recipe, toy):
     assert "12 trials over model.head.dropout, phases.tune.unfreeze" in plan.describe()
 
 
+@pytest.mark.slow
 def test_a_hypermodel_builds_the_base_for_each_trial(recipe, toy):
     import keras_tuner
 
@@ -452,10 +462,22 @@ def test_regularizers_of_a_base_that_are_left_out_are_a_warning(recipe):
 
     assert "kernel_regularizer is left out (own): the recipe's l1 and l2 are 0" in actual
     assert not tl.validate(recipe, {**tune, "model.l2": 1e-4}, base=base).warnings
-    run = tl.finetune(recipe, overrides=tune, base=base, root="runs")
+
+
+@pytest.mark.slow
+def test_constraints_of_a_base_hold_where_it_trains(recipe):
+    image = keras.Input((32, 32, 3))
+    conv = keras.layers.Conv2D(4, 3, name="plain", kernel_constraint="non_neg")
+
+    run = tl.finetune(
+        recipe, overrides={"phases.tune.unfreeze": 1}, base=keras.Model(image, conv(image)),
+        root="runs",
+    )  # fmt: skip
+
     assert float(run.model.get_layer("plain").kernel.numpy().min()) >= 0
 
 
+@pytest.mark.slow
 def test_the_state_of_a_layer_moves_where_it_trains_and_nowhere_else(recipe):
     image = keras.Input((32, 32, 3))
     conv = keras.layers.Conv2D(4, 3, name="conv")

@@ -50,7 +50,17 @@ def recipe(tmp_path_factory):
         "model": {"base": "lenet5", "weights": "random"},
         "phases": [{"name": "head", "epochs": 1}],
         "export": False,
+        "report": False,
+        "yardsticks": False,
     }
+
+
+@pytest.fixture(scope="module")
+def told(recipe, tmp_path_factory):
+    """A run, and the events that a function received of it."""
+    events = []
+    run = tl.finetune(recipe, out=tmp_path_factory.mktemp("told") / "run", progress=events.append)
+    return run, events
 
 
 @pytest.mark.slow
@@ -92,10 +102,8 @@ def test_progress_true_prints_what_the_command_line_prints(recipe, tmp_path, cap
     ]
 
 
-def test_a_function_receives_every_event(recipe, tmp_path):
-    events = []
-
-    run = tl.finetune(recipe, out=tmp_path / "run", progress=events.append)
+def test_a_function_receives_every_event(told):
+    run, events = told
 
     kinds = [event.kind for event in events]
     assert kinds[0] == "run_began" and kinds[-1] == "run_ended"
@@ -204,10 +212,8 @@ def test_a_run_that_a_handler_ended_says_why(recipe, tmp_path):
     assert (status["state"], status["error"]) == ("failed", "ValueError: mine")
 
 
-def test_images_in_two_splits_are_listed_in_the_metrics(recipe, tmp_path):
-    run = tl.finetune(recipe, out=tmp_path / "run")
-
-    listed = json.loads((run.path / "metrics.json").read_text())["leaks"]
+def test_images_in_two_splits_are_listed_in_the_metrics(recipe, told):
+    listed = json.loads((told[0].path / "metrics.json").read_text())["leaks"]
     leaks = [pair for pair in listed if "differs" not in pair]
     (pair,) = [pair for pair in listed if "differs" in pair]
     assert {pair["target"], pair["equals_target"]} == {"bees", "wasps"}
@@ -307,7 +313,7 @@ def test_an_interrupt_does_not_wait_for_a_download(recipe, tmp_path, monkeypatch
     assert stopped == ["the run is ending"]
 
 
-@pytest.mark.parametrize("progress", [True, False])
+@pytest.mark.parametrize("progress", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_an_interrupt_names_the_run_that_holds_the_best_weights(
     recipe, tmp_path, monkeypatch, capsys, caplog, progress
 ):
@@ -347,11 +353,13 @@ def test_an_interrupted_search_names_what_resumes_it(tmp_path):
     assert words.endswith(f": tl.search(..., out={str(tmp_path)!r}, resume=True)")
 
 
+@pytest.mark.slow
 def test_threads_that_come_too_late_are_a_warning(recipe, tmp_path, caplog):
     tf.constant(0)  # starts TensorFlow
     pool = tf.config.threading.get_intra_op_parallelism_threads()
 
-    tl.finetune(recipe, out=tmp_path / "run", threads=pool + 1)
+    nothing = {"phases.head.epochs": 0}
+    tl.finetune(recipe, overrides=nothing, out=tmp_path / "run", threads=pool + 1)
 
     (said,) = [text for text in caplog.messages if "threads" in text]
     assert said.startswith(f"threads={pool + 1} has no effect: TensorFlow has started")

@@ -65,6 +65,7 @@ def test_a_base_that_takes_more_than_allowed_is_listed_and_not_judged(ranking):
     assert (small.parameters, small.operations) == (60_856, 415_680)
 
 
+@pytest.mark.slow
 def test_the_pass_of_a_base_is_used_again_by_the_fine_tune_after_it(values, ranking, tmp_path):
     events = []
     head = {"taps": "all", "pooling": "statistics", "normalize": True, "solver": "ridge"}
@@ -113,6 +114,7 @@ def test_an_image_is_never_predicted_by_one_of_its_group():
         assert (apart == targets).mean() < 0.75
 
 
+@pytest.mark.slow
 def test_bases_are_ranked_by_groups_where_the_recipe_has_them(values, tmp_path):
     photos = draw_class_folders(tmp_path / "photos", count=8, seed=5)
     rows = [f"{path.relative_to(tmp_path)},{path.parent.name},{int(path.stem) // 4}"
@@ -226,6 +228,7 @@ def test_names_with_several_arguments_are_told_apart_from_each_other():
     assert split_names(texts) == ["lenet5", "mobilenet:alpha=0.25,dropout=0.1", "vgg16"]
 
 
+@pytest.mark.slow
 def test_numbers_are_ranked_by_their_own_score(tmp_path):
     photos = draw_class_folders(tmp_path / "photos", count=4)
     rows = [f"{path.relative_to(tmp_path)},{place}" for place, path in
@@ -250,6 +253,7 @@ def balls(tmp_path_factory):
     return draw_balls(tmp_path_factory.mktemp("balls"), train=6, validation=3, test=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "metric", "least"), [
     ("segmentation", "mean_iou", 0.7), ("edges", "f_score", 0.3), ("normals", "within_22_5", 0.5),
 ])  # fmt: skip
@@ -318,6 +322,7 @@ def test_pixels_without_a_target_count_nowhere():
     assert every == pytest.approx(metrics["mean_iou"])
 
 
+@pytest.mark.slow
 def test_pixels_of_many_images_are_fewer_of_each(balls, monkeypatch):
     counts = []
 

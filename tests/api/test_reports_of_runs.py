@@ -25,7 +25,7 @@ def recipe(tmp_path_factory):
         "data": {"train": str(photos), "validation": 0.25, "test": 0.25, "image_size": 32,
                  "batch_size": 8},
         "model": {"base": "lenet5", "weights": "random"},
-        "phases": [{"name": "head", "epochs": 3}],
+        "phases": [{"name": "head", "epochs": 1}],
         "export": False,
     }  # fmt: skip
 
@@ -107,6 +107,7 @@ def test_heat_maps_take_time_and_come_with_the_command(run):
     assert "speaks for the predicted class" in text
 
 
+@pytest.mark.slow
 def test_a_run_without_a_report_says_so_in_its_recipe(recipe, tmp_path):
     run = tl.finetune(recipe, overrides={"report": False, "phases.head.epochs": 0}, root=tmp_path)
 
@@ -114,6 +115,7 @@ def test_a_run_without_a_report_says_so_in_its_recipe(recipe, tmp_path):
     assert tl.report(run) == run.folder.report / "index.html"
 
 
+@pytest.mark.slow
 def test_a_report_that_cannot_be_written_leaves_the_run_done(recipe, tmp_path):
     texts = []
 
@@ -147,6 +149,7 @@ def test_a_run_of_an_earlier_version_has_a_report(run, tmp_path):
     assert "multiply-accumulates" not in text and "Time by step" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_a_browser_shows_the_page_to_everybody(run, tmp_path, dark):
     """Needs a process of its own: Chromium."""
@@ -162,6 +165,7 @@ def test_a_browser_shows_the_page_to_everybody(run, tmp_path, dark):
         assert page["background"] == ("rgb(20, 24, 28)" if dark else "rgb(255, 255, 255)")
 
 
+@pytest.mark.slow
 def test_a_browser_finds_what_is_wrong_with_a_page(tmp_path):
     """Needs a process of its own: Chromium."""
     page = tmp_path / "bad.html"

@@ -239,6 +239,7 @@ def test_a_run_of_more_devices_says_where_their_number_is_from(place, tmp_path):
         tl.reproduce("photos/001", root=tmp_path / "runs")
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_4_where_results_differ_and_takes_other_devices(place, tmp_path):
     folder = copy_of_five_devices(place, tmp_path)
     change(folder.metrics, weights_sha256="0" * 64)

@@ -81,7 +81,8 @@ def copied(killed, tmp_path):
     return shutil.copytree(killed, tmp_path / "run")
 
 
-@pytest.mark.parametrize("error", [Killed, pytest.param(KeyboardInterrupt, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("error", [Killed, KeyboardInterrupt])
 def test_a_run_that_is_stopped_twice_is_the_run_without_a_pause(
     whole, tmp_path, error, monkeypatch
 ):
@@ -134,6 +135,7 @@ def test_phases_of_other_kinds_go_on_too(tmp_path, changes, error):
     assert [path.read_bytes() for path in rates[0]] == [path.read_bytes() for path in rates[1]]
 
 
+@pytest.mark.slow
 def test_an_interrupt_loses_no_step(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         tl.finetune(
@@ -173,12 +175,19 @@ def test_the_state_before_stands_in_for_a_damaged_one(whole, copied, place):
     assert outcome(run) == outcome(whole)
 
 
-def test_a_finished_run_is_returned_and_a_longer_phase_goes_on_from_it(whole, tmp_path):
+def test_a_finished_run_is_returned(whole, tmp_path):
     out = shutil.copytree(whole.path, tmp_path / "run")
     before = (out / "metrics.json").read_bytes()
 
     again = train(out, resume=True, overrides={"report": not whole.recipe.report})
+
     assert (out / "metrics.json").read_bytes() == before and again.path == out
+
+
+@pytest.mark.slow
+def test_a_longer_phase_goes_on_from_a_finished_run(whole, tmp_path):
+    out = shutil.copytree(whole.path, tmp_path / "run")
+
     longer = train(out, resume=True, overrides={"phases.tune.epochs": 4})
 
     asked = train(tmp_path / "asked", overrides={"phases.tune.epochs": 4})
@@ -226,6 +235,7 @@ def test_a_schedule_over_all_epochs_cannot_be_lengthened(tmp_path):
         tl.finetune(recipe, overrides=longer, out=tmp_path / "other", resume=True)
 
 
+@pytest.mark.slow
 def test_another_batch_size_begins_the_phase_again_whenever_it_is_killed(copied):
     texts, other = [], {"overrides": {"data.batch_size": 4}, "resume": True}
     with pytest.raises(Killed):  # before it writes a state of its own
@@ -240,6 +250,7 @@ def test_another_batch_size_begins_the_phase_again_whenever_it_is_killed(copied)
     assert [json.loads(path.read_text())["steps"] for path in receipts] == [2 * 3, 3 * 6]
 
 
+@pytest.mark.slow
 def test_other_images_are_refused_before_anything_is_written(copied):
     lock = copied / "lock.json"
     values = json.loads(lock.read_text())
@@ -252,8 +263,9 @@ def test_other_images_are_refused_before_anything_is_written(copied):
     assert (copied / "status.json").read_bytes() == status
 
 
+@pytest.mark.slow
 def test_nothing_to_resume_is_a_new_run(tmp_path):
-    recipe = RECIPE | {"phases": [{"name": "head", "epochs": 1}]}
+    recipe = RECIPE | {"phases": [{"name": "head", "epochs": 0}]}
 
     run = tl.finetune(recipe, root=tmp_path, resume=True)
 

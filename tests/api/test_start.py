@@ -18,7 +18,7 @@ TUNE = {"name": "tune", "epochs": 2, "unfreeze": 1, "learning_rate": 1e-2}
 
 
 def tuned_recipe(phase=TUNE, **sections):
-    return digits_recipe(model=MODEL, phases=[phase], **sections)
+    return digits_recipe(model=MODEL, phases=[phase], yardsticks=False, **sections)
 
 
 class Recorder(keras.callbacks.Callback):

@@ -65,28 +65,33 @@ def publish_model(model, path, *, resize="stretch", formats=("saved_model",)):
     return publish(finished, RunFolder(path), files=draw_photos(), formats=formats)
 
 
-@pytest.mark.parametrize(
-    ("resize", "activation"),
-    [
-        pytest.param("stretch", "softmax", marks=pytest.mark.slow),
-        pytest.param(Padding(), "softmax", marks=pytest.mark.slow),
-        ("crop", "sigmoid"),
-    ],
-)
-def test_an_export_that_is_equal_is_published(tmp_path, resize, activation):
-    paths = publish_model(build_model(activation=activation), tmp_path, resize=resize)
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """The folder of a run, with an export that cuts its images and has one output."""
+    folder = tmp_path_factory.mktemp("published")
+    return folder, publish_model(build_model(activation="sigmoid"), folder, resize="crop")
 
-    report = json.loads((tmp_path / "export" / "parity.json").read_text())
+
+def assert_it_is_published(folder, paths):
+    report = json.loads((folder / "export" / "parity.json").read_text())
     assert report["holds"]
     assert len(report["images"]) == 3 + len(render_probes())
-    assert paths["saved_model"] == tmp_path / "export" / "saved_model" / "1"
+    assert paths["saved_model"] == folder / "export" / "saved_model" / "1"
     assert (paths["saved_model"] / "saved_model.pb").is_file()
 
 
-def test_both_signatures_share_one_graph_of_the_model(tmp_path):
-    path = tmp_path / "1"
+def test_an_export_that_is_equal_is_published(published):
+    assert_it_is_published(*published)
 
-    write_saved_model(finish(build_model()), path)
+
+@pytest.mark.slow
+@pytest.mark.parametrize("resize", ["stretch", Padding()])
+def test_an_export_that_resizes_otherwise_is_published_too(tmp_path, resize):
+    assert_it_is_published(tmp_path, publish_model(build_model(), tmp_path, resize=resize))
+
+
+def test_both_signatures_share_one_graph_of_the_model(published):
+    path = published[1]["saved_model"]
 
     text = (path / "saved_model.pb").read_bytes()
     (graph,) = saved_model_pb2.SavedModel.FromString(text).meta_graphs
@@ -96,11 +101,14 @@ def test_both_signatures_share_one_graph_of_the_model(tmp_path):
     assert len(tf.saved_model.load(path).trainable_variables) == 4
 
 
+@pytest.mark.slow
 def test_an_export_that_differs_is_not_published_and_keeps_the_old_one(tmp_path):
     assert_the_old_one_stays(lambda: publish_model(build_model(noisy=True), tmp_path), tmp_path)
 
 
-@pytest.mark.parametrize("task", [Classification(CLASSES), Segmentation(CLASSES)])
+@pytest.mark.parametrize(
+    "task", [Classification(CLASSES), pytest.param(Segmentation(CLASSES), marks=pytest.mark.slow)]
+)
 def test_exported_weights_load_through_keras_alone_under_their_own_name(tmp_path, task):
     transfer = build_transfer("mobilenet", arguments={"alpha": 0.25}, task=task)
     finished = FinishedModel(transfer.model, task, "stretch")

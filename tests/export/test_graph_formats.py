@@ -31,22 +31,27 @@ from tl_toolkit.tasks.parity import Limits
 from tl_toolkit.tasks.segmentation.task import Segmentation
 
 GRAPHS = ("litert", "litert-int8", "onnx", "openvino")
-RUNTIMES = {"model.tflite": "litert", "model.onnx": "onnx", "openvino": "openvino"}
+
+
+def export(folder, formats):
+    return publish(finish(build_model()), RunFolder(folder), files={}, formats=formats)
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    paths = publish(finish(build_model()), RunFolder(folder), files={}, formats=GRAPHS)
-    return {name: path for name, path in paths.items()}
+    return export(tmp_path_factory.mktemp("run"), ["litert"])
+
+
+@pytest.fixture(scope="module")
+def all_exported(tmp_path_factory):
+    return export(tmp_path_factory.mktemp("all"), GRAPHS)
 
 
 def read_proof(exported, name):
     return json.loads((exported["litert"].parent / f"parity.{name}.json").read_text())
 
 
-@pytest.mark.parametrize("name", GRAPHS)
-def test_each_format_is_proved_in_a_runtime_of_its_own(exported, name):
+def assert_it_is_proved(exported, name):
     report = read_proof(exported, name)
 
     assert exported[name].exists()
@@ -58,8 +63,19 @@ def test_each_format_is_proved_in_a_runtime_of_its_own(exported, name):
     assert report["runtime"].startswith(runtime)
 
 
-def test_whole_numbers_differ_and_are_smaller(exported):
-    exact, whole = read_proof(exported, "litert"), read_proof(exported, "litert-int8")
+def test_litert_is_proved_in_a_runtime_of_its_own(exported):
+    assert_it_is_proved(exported, "litert")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GRAPHS)
+def test_each_format_is_proved_in_a_runtime_of_its_own(all_exported, name):
+    assert_it_is_proved(all_exported, name)
+
+
+@pytest.mark.slow
+def test_whole_numbers_differ_and_are_smaller(all_exported):
+    exact, whole = (read_proof(all_exported, name) for name in ("litert", "litert-int8"))
 
     assert exact["outputs"]["largest_difference"] < 1e-5 < whole["outputs"]["largest_difference"]
     assert whole["bytes"] < exact["bytes"]
@@ -90,10 +106,11 @@ def test_a_model_that_its_runtime_refuses_is_told(tmp_path):
     assert "published" not in str(raised.value)  # a benchmark says it too
 
 
-def test_openvino_does_not_call_its_maker(exported, tmp_path):
+@pytest.mark.slow
+def test_openvino_does_not_call_its_maker(all_exported, tmp_path):
     """The package that does writes a client's number below HOME first."""
     np.savez(tmp_path / "x.npz", images=np.zeros((1, 24, 32, 3), np.float32))
-    words = ["openvino", exported["openvino"], tmp_path / "x.npz", tmp_path / "out.npz"]
+    words = ["openvino", all_exported["openvino"], tmp_path / "x.npz", tmp_path / "out.npz"]
 
     subprocess.run(
         [sys.executable, "-I", graph_process.__file__, *words],
@@ -131,8 +148,7 @@ def test_a_format_that_differs_is_not_published_and_keeps_the_old_one(exported, 
     assert not json.loads(failed.read_text())["holds"]
 
 
-@pytest.mark.parametrize("model", RUNTIMES)
-def test_the_script_beside_it_gives_what_the_model_gives(exported, tmp_path, model):
+def assert_the_script_predicts(exported, tmp_path, model):
     photo = tmp_path / "photo.png"
     ramp = np.linspace(0, 255, 48 * 64).reshape(48, 64, 1).repeat(3, axis=-1).astype(np.uint8)
     Image.fromarray(ramp).save(photo)
@@ -147,6 +163,16 @@ def test_the_script_beside_it_gives_what_the_model_gives(exported, tmp_path, mod
     answer = json.loads(shown)
     assert answer["path"] == str(photo)
     np.testing.assert_allclose(answer["output"], build_model()(pixels)[0], atol=1e-4)
+
+
+def test_the_script_beside_it_gives_what_the_model_gives(exported, tmp_path):
+    assert_the_script_predicts(exported, tmp_path, "model.tflite")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["model.onnx", "openvino"])
+def test_it_does_so_for_the_other_formats(all_exported, tmp_path, model):
+    assert_the_script_predicts(all_exported, tmp_path, model)
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,7 @@ def copied(made, tmp_path):
     return Run(RunFolder(tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_an_export_of_other_weights_does_not_predict(copied, made):
     model = build_model()
     model.get_layer("predictions").bias.assign([0.0, 1.0])

@@ -22,6 +22,7 @@ from tl_toolkit.tasks.registry import build_task
 
 SIZE = (32, 48)
 SIZES = [(60, 80), (32, 48), (41, 23), (300, 200)]  # the last one is two tiles
+MOBILENET = ("mobilenet", {"alpha": 0.25})
 SEGMENTATION = {"kind": "segmentation", "calibrate": True}
 LIMIT = 1e-4
 ROUNDED = 0.02  # around a pixel that the resize rounds to another level, which is one in a thousand
@@ -33,10 +34,11 @@ print(code, [name for name in ("tensorflow", "keras") if name in sys.modules], f
 """
 
 
-def make_run(path, task, *, classes=(), hidden=()):
+def make_run(path, task, *, base, classes=(), hidden=(), taps=()):
     """A run's folder with a LiteRT export of its model, and photos."""
     data = {"train": str(path), "validation": 0.2, "image_size": list(SIZE)}
-    base = {"base": "mobilenet", "arguments": {"alpha": 0.25}, "weights": "random"}
+    name, arguments = base
+    base = {"base": name, "arguments": arguments, "weights": "random"}
     recipe = build_recipe(
         {
             "version": 1,
@@ -44,6 +46,7 @@ def make_run(path, task, *, classes=(), hidden=()):
             "task": task,
             "data": data | ({"classes": list(classes)} if classes else {}),
             "model": base | {"head": {"hidden": [{"units": units} for units in hidden]}},
+            "pixels": {"taps": [*taps]} if taps else {},
             "phases": [{"name": "head", "epochs": 1}],
         }
     ).recipe
@@ -54,7 +57,7 @@ def make_run(path, task, *, classes=(), hidden=()):
     if classes:
         (path / "task.json").write_text('{"temperature": 0.3}')
         built.restore({"temperature": 0.3})
-    model = build_transfer("mobilenet", arguments={"alpha": 0.25}, task=built, size=SIZE).model
+    model = build_transfer(name, arguments=arguments, task=built, size=SIZE).model
     last = model.get_layer("predictions")  # random weights say nearly the same of all pixels
     last.set_weights([weight * 200 for weight in last.get_weights()])
     model.save(path / "model.keras")
@@ -72,8 +75,17 @@ def make_run(path, task, *, classes=(), hidden=()):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     return make_run(
-        tmp_path_factory.mktemp("masks"), SEGMENTATION, classes=("sky", "sea", "sand"), hidden=[8]
-    )
+        tmp_path_factory.mktemp("masks"), SEGMENTATION, base=("vgg_tiny", {}),
+        classes=("sky", "sea", "sand"), hidden=[8], taps=["block2"],
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made_of_mobilenet(tmp_path_factory):
+    return make_run(
+        tmp_path_factory.mktemp("mobilenet"), SEGMENTATION, base=MOBILENET,
+        classes=("sky", "sea", "sand"), hidden=[8],
+    )  # fmt: skip
 
 
 def predict(path, engine, *, resize="stretch", out=None, photos=None):
@@ -84,8 +96,17 @@ def predict(path, engine, *, resize="stretch", out=None, photos=None):
     return found, "\n".join(event.text for event in events if event.text)
 
 
+def test_masks_are_those_of_keras_at_the_files_own_sizes(made):
+    assert_masks_are_those_of_keras(made, "stretch")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
-def test_masks_are_those_of_keras_at_the_files_own_sizes(made, resize):
+def test_masks_of_a_deeper_base_are_those_of_keras(made_of_mobilenet, resize):
+    assert_masks_are_those_of_keras(made_of_mobilenet, resize)
+
+
+def assert_masks_are_those_of_keras(made, resize):
     quick, said = predict(made, "litert", resize=resize)
     keras, _ = predict(made, "keras", resize=resize)
 
@@ -102,6 +123,7 @@ def test_masks_are_those_of_keras_at_the_files_own_sizes(made, resize):
         assert item.shares == pytest.approx(expected.shares, abs=0.001)
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_writes_masks_without_tensorflow(made, tmp_path):
     """It tells by its modules: this process has TensorFlow."""
     words = ["predict", str(made), str(made / "photos"), "--out", str(tmp_path / "quick")]
@@ -135,8 +157,8 @@ def test_a_file_that_takes_the_decoder_leaves_no_picture(made, tmp_path):
 
 def test_auto_leaves_photos_of_many_pixels_to_keras(made, monkeypatch):
     """Each tile runs the base again: 12 million pixels took three times as long as by Keras."""
-    photo, large = (made / "photos" / name for name in ("1.png", "3.png"))
-    monkeypatch.setattr(quick, "MOST_PIXELS", 300 * 200 + 32 * 48 - 1)
+    photo, large = (made / "photos" / name for name in ("1.png", "0.jpg"))
+    monkeypatch.setattr(quick, "MOST_PIXELS", 60 * 80 + 32 * 48 - 1)
 
     assert "predicted by LiteRT" in predict(made, "auto", photos=[large])[1]
     assert "predicted by LiteRT" not in predict(made, "auto", photos=[large, photo])[1]
@@ -193,7 +215,7 @@ def test_a_second_file_that_ends_its_process_ends_no_other(made, tmp_path, monke
     ("kind", "name", "limit"), [("edges", "probability", ROUNDED), ("normals", "normal", 0.05)]
 )
 def test_maps_of_other_tasks_are_those_of_keras(tmp_path, kind, name, limit):
-    path = make_run(tmp_path, {"kind": kind})
+    path = make_run(tmp_path, {"kind": kind}, base=MOBILENET)
 
     quick, _ = predict(path, "litert")
     keras, _ = predict(path, "keras")
