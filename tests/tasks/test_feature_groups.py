@@ -76,6 +76,30 @@ def test_a_pyramid_joins_average_deviation_and_cells():
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("side", range(3, 18))
+def test_nine_cells_of_one_size_cover_a_map_of_any_side(side):
+    cells = build("pyramid", (side, side, 1)).get_layer("head_pool_cells_average")
+    rows = np.eye(side, dtype=np.float32)[:, :, None, None] * np.ones((side, 1))  # one lit row each
+
+    averages = np.asarray(cells(rows))
+
+    assert averages.shape == (side, 3, 3, 1)
+    assert averages.any(axis=(1, 2, 3)).all()
+
+
+def test_cells_of_half_precision_are_as_exact_as_the_average():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = build("pyramid", (112, 112, 1))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    pooled = keras.Function(model.inputs, model.get_layer("head_pool").output)
+
+    found = np.asarray(pooled([np.full((1, 112, 112, 1), 100, np.float32)]))[0]
+
+    np.testing.assert_array_equal(np.delete(found, 1), 100)
+
+
 def test_a_map_of_fewer_positions_has_no_cells():
     assert build("pyramid", (2, 5, 4)).get_layer("head_pool").output.shape[-1] == 8
 

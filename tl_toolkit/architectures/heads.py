@@ -269,12 +269,18 @@ def pool_features(
 def _pool_cells(features: keras.KerasTensor, *, name: str) -> keras.KerasTensor:
     """Returns the averages of cells, which overlap where a side is no multiple of their number.
 
-    Windows and strides are those of He et al. (2015), Spatial pyramid pooling, section 2.3.
+    Strides are those of He et al. (2015), Spatial pyramid pooling, section 2.3. Windows are a
+    position longer for sides of 3 n + 2, whose last position theirs leave out (14), or which they
+    divide in four (5).
     """
-    sides = features.shape[1:3]
+    strides = [side // _CELLS for side in features.shape[1:3]]
     cells = keras.layers.AveragePooling2D(
-        pool_size=[-(-side // _CELLS) for side in sides],
-        strides=[side // _CELLS for side in sides],
+        pool_size=[
+            side - (_CELLS - 1) * stride
+            for side, stride in zip(features.shape[1:3], strides, strict=True)
+        ],
+        strides=strides,
+        dtype="float32",  # a sum in half precision loses digits, and overflows
         name=f"{name}_average",
     )(features)
     return keras.layers.Flatten(name=name)(cells)

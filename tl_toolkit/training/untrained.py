@@ -93,10 +93,12 @@ def _pool_all(
 
 
 def _pool(batch: Batch, places: np.ndarray | None) -> np.ndarray:
-    last = np.asarray(as_list(batch)[-1])
+    maps = as_list(batch)
+    last = np.asarray(maps[-1])
     if last.ndim == 4:
         return np.asarray(last.mean(axis=(1, 2)))
-    return last if places is None else last[:, places]
+    # Of a head that pools by weights, which train, the maps themselves are stored.
+    return last if places is None or len(maps) > 1 else last[:, places]
 
 
 @contextlib.contextmanager
