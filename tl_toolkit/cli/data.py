@@ -165,6 +165,7 @@ def split_data_command(source: Path, output: Path, as_json: bool, **options: Any
     move no others. Equal images stay together. No image is copied or moved.
     """
     from tl_toolkit.api.split import split_data
+    from tl_toolkit.sources.objects import is_address
 
     place = None if is_stdout(output) else output
     split = split_data(source, place, progress=current.print_events(), **options)
@@ -180,5 +181,6 @@ def split_data_command(source: Path, output: Path, as_json: bool, **options: Any
         new = sum(image.is_new for image in split.images)
         grouped = f" data.group={split.group}" if split.group else ""
         count = "1 image is" if new == 1 else f"{new:,} images are"
-        hint = f"data.csv={output}{grouped}"
+        is_remote = any(is_address(image.path) for image in split.images)
+        hint = f"data.csv={output}{grouped}{' data.links=follow' if is_remote else ''}"
         print_message(f"written: {output}, {count} new. Next: {hint}")

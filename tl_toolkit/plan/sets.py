@@ -12,7 +12,7 @@ from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.plan.network import resolve_head
 from tl_toolkit.plan.resizing import choose_channels
 from tl_toolkit.plan.starter_lines import SPLIT_NAMES, find_splits
-from tl_toolkit.plan.tasks import plan_task
+from tl_toolkit.plan.tasks import naming_addresses, plan_task
 from tl_toolkit.recipe.remote import name_object
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.sources.builtin import BUILTIN
@@ -91,6 +91,7 @@ def is_listed(source: Path, label: str = _LABEL) -> bool:
     return not find_metadata(source) or label in read_header(source, expected="")[0]
 
 
+@naming_addresses()
 def list_folder(folder: Path, *, links: Links = "refuse") -> ImageSet:
     """Lists a folder per class, folders of splits with these, or all images of a folder.
 
@@ -145,6 +146,7 @@ def list_folder(folder: Path, *, links: Links = "refuse") -> ImageSet:
     return ImageSet(source, root, name_listed(listing), channels=channels, note=note)
 
 
+@naming_addresses()
 def list_table(
     table: Path, *, group: str = "", label: str = _LABEL, links: Links = "refuse"
 ) -> ImageSet:
@@ -176,7 +178,7 @@ def list_table(
     )
     channels, note = _find_channels(table)
     root = _find_root([file.path for file in files])
-    return ImageSet(str(table), root, listing, channels=channels, note=note)
+    return ImageSet(name_object(str(table)), root, listing, channels=channels, note=note)
 
 
 def _find_channels(source: Path) -> tuple[int, str]:
