@@ -65,6 +65,16 @@ def test_a_table_that_has_not_changed_is_read_once(bucket, table, tmp_path, monk
     assert read == [f"{bucket[1]}/labels.csv"] * 2
 
 
+@pytest.mark.parametrize("source", ["train", "csv"])
+def test_a_recipe_that_names_an_address_is_checked(bucket, table, source):
+    data = {"train": bucket[2]} if source == "train" else {"train": None, "csv": table}
+    recipe = recipe_of(None)
+
+    report = tl.check_data({**recipe, "data": {**recipe["data"], **data}}, features=False)
+
+    assert (report.images, report.root) == (10, bucket[2])
+
+
 def test_paths_are_normalized_and_whole_addresses_stay(bucket, tmp_path):
     rows = [("./ants/../ants/0.jpg", "ants"), (f"{bucket[2]}/bees/1.jpg", "bees"), *NAMES[1:6]]
     write(bucket, tmp_path, rows)
@@ -120,12 +130,15 @@ def test_a_name_may_be_composed_otherwise_than_on_the_store(bucket, tmp_path, wr
     assert survey(f"{bucket[2]}/labels.csv").files[-1].path == f"{bucket[2]}/{spelled}"
 
 
-def test_a_table_of_hugging_face_is_read_by_file_name(bucket, tmp_path):
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+def test_a_table_of_hugging_face_is_read_by_file_name(bucket, name):
     lines = ["file_name,label", *(",".join(row) for row in NAMES)]
-    bucket[0].pipe(f"{bucket[1]}/metadata.csv", "\n".join(lines).encode())
-    recipe = read_recipe(recipe_of(None, csv=f"{bucket[2]}/metadata.csv")).recipe
+    if name == "metadata.jsonl":
+        lines = [json.dumps({"file_name": path, "label": label}) for path, label in NAMES]
+    bucket[0].pipe(f"{bucket[1]}/{name}", "\n".join(lines).encode())
+    recipe = read_recipe(recipe_of(None, csv=f"{bucket[2]}/{name}")).recipe
 
-    assert survey(f"{bucket[2]}/metadata.csv").files[0].path == f"{bucket[2]}/ants/0.jpg"
+    assert survey(f"{bucket[2]}/{name}").files[0].path == f"{bucket[2]}/ants/0.jpg"
     assert recipe.data.source_name == "photos"
 
 
@@ -134,6 +147,8 @@ def test_a_table_that_is_missing_or_too_large_is_named_by_its_address(bucket, ta
         survey(f"{bucket[2]}/none.csv")
     with pytest.raises(DataError, match=rf"data\.csv: {bucket[2]}  no such object"):
         survey(bucket[2])
+    with pytest.raises(DataError, match=rf"data\.csv: {bucket[2]}/a.parquet  is no table of text"):
+        survey(f"{bucket[2]}/a.parquet")
     monkeypatch.setattr(table_rows, "MAX_BYTES", 100)
     with pytest.raises(DataError, match=rf"data\.csv: {table}  has more than"):
         survey(table)
@@ -286,3 +301,44 @@ def test_commands_name_addresses_without_credentials(bucket, tmp_path, monkeypat
     assert SECRET not in wrong.stderr
     assert lost.returncode == 3 and f"{bucket[2]}/none" in lost.stderr
     assert "cache" not in lost.stderr
+
+
+def test_a_wrong_table_or_folder_is_named_by_its_address(bucket, tmp_path):
+    write(bucket, tmp_path, [*NAMES, ("ants/9.jpg", "ants")])
+    bucket[0].pipe(f"{bucket[1]}/kinds.csv", b"file,kind\nants/0.jpg,a\n")
+    bucket[0].pipe(f"{bucket[1]}/notes/a.txt", b"no image")
+    for form in ("NFC", "NFD"):  # two folders of one class
+        name = unicodedata.normalize(form, "\N{LATIN SMALL LETTER E WITH ACUTE}")
+        bucket[0].copy(f"{bucket[1]}/ants/0.jpg", f"{bucket[1]}/twice/{name}/0.jpg")
+    for name in ("train", "test"):
+        bucket[0].copy(f"{bucket[1]}/ants", f"{bucket[1]}/sets/{name}/ants", recursive=True)
+    commands = [
+        (["data", "split", f"{bucket[2]}/kinds.csv", "-o", "-"], f"'{bucket[2]}/kinds.csv' has"),
+        (["data", "split", f"{bucket[2]}/sets", "-o", "-"], f"{bucket[2]}/sets  holds splits"),
+        (["data", "check", f"{bucket[2]}/twice"], f"{bucket[2]}/twice"),
+        (["data", "check", f"{bucket[2]}/bees/0.jpg"], f"{bucket[2]}/bees/0.jpg"),
+        (["data", "check", f"{bucket[2]}/labels.csv"], "labels.csv:12: no object memory://"),
+        (["init", f"{bucket[2]}/kinds.csv"], f"{bucket[2]}/kinds.csv  has no column path"),
+        (["init", f"{bucket[2]}/notes"], f"'{bucket[2]}/notes' holds nothing"),
+    ]
+
+    for command, words in commands:
+        text = tltool(*command, cwd=tmp_path, code=3).stderr
+        assert words in text
+        assert str(tmp_path / "cache") not in text
+
+
+def test_a_report_on_a_table_names_its_address(bucket, table):
+    report = tl.check_data(table)
+
+    assert (report.source, report.root, report.images) == (table, bucket[2], 10)
+
+
+def test_a_table_on_a_store_names_files_of_this_machine_with_links_follow_alone(bucket, tmp_path):
+    write(bucket, tmp_path, [*NAMES, (f"{tmp_path}/photos/ants/0.jpg", "ants")])
+
+    with pytest.raises(DataError, match="outside its folder: line 12"):
+        survey(f"{bucket[2]}/labels.csv")
+    files = survey(f"{bucket[2]}/labels.csv", links="follow").files
+
+    assert files[-1].path == f"{tmp_path}/photos/ants/0.jpg"

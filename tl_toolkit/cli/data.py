@@ -162,7 +162,8 @@ def split_data_command(source: Path, output: Path, as_json: bool, **options: Any
     """Split SOURCE, a folder of class folders or a table (CSV), and write a table for data.csv.
 
     The split of an image follows from a hash of its bytes and the seed alone: images that are added
-    move no others. Equal images stay together. No image is copied or moved.
+    move no others. Equal images stay together. No image is copied or moved. SOURCE may be an
+    address, as s3://BUCKET/FOLDER or s3://BUCKET/TABLE.csv.
     """
     from tl_toolkit.api.split import split_data
     from tl_toolkit.sources.objects import is_address

@@ -21,6 +21,7 @@ from tl_toolkit.sources.folders import list_below, read_folders
 from tl_toolkit.sources.image_folders import find_metadata
 from tl_toolkit.sources.listing import Ignored, Links, Listing, SourceFile, suffixes_of
 from tl_toolkit.sources.objects import common_folder, name_listed
+from tl_toolkit.sources.remote import list_remote
 from tl_toolkit.sources.table_rows import INSIDE
 from tl_toolkit.sources.tables import is_table, read_header, read_table
 
@@ -66,7 +67,11 @@ def list_recipe(recipe: Recipe, source: str) -> ImageSet:
     Args:
         recipe: The recipe.
         source: Its name in the report.
+
+    Raises:
+        DataError: A store that holds some of them cannot be read.
     """
+    list_remote(recipe.data.sources)
     survey = plan_task(resolve_head(recipe)).survey()
     listing = survey.list_files()
     root = _find_root([file.path for file in listing.files])

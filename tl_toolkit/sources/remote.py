@@ -42,6 +42,8 @@ __all__ = ["find_source", "list_remote"]
 _COPIED = (".json", ".jsonl", ".csv", ".txt")
 """Endings of what a listing opens: annotations, tables and lists of splits."""
 
+_PACKED = (".parquet", ".tfrecord")
+
 _WAIT_SECONDS = 3600.0  # for another process that lists the same folder
 _POLL_SECONDS = 0.2
 _logger = logging.getLogger("tl_toolkit")
@@ -119,6 +121,9 @@ def find_source(source: str | os.PathLike[str], where: str) -> Path:
 
 def _copy(where: str, address: str, place: Path) -> None:
     """Copies a table, whose bytes are in the cache if it has not changed."""
+    if any(ending in place.name.lower() for ending in _PACKED):
+        expected = "Of files with images in them those of this machine are read."
+        raise DataError(Problem(where, "is no table of text", expected, "copy it here"))
     try:
         facts = find_object(address)
         if facts.size > table_rows.MAX_BYTES:
