@@ -42,7 +42,7 @@ def measure(readers: int | None) -> tuple[int, float, float]:
     from tl_toolkit.recipe.load import build_recipe
     from tl_toolkit.recipe.remote import mirror_of
     from tl_toolkit.sources import objects
-    from tl_toolkit.sources.remote import list_remote_folders
+    from tl_toolkit.sources.remote import list_remote
 
     address = "memory://benchmark/photos"
     recipe = build_recipe(
@@ -60,7 +60,7 @@ def measure(readers: int | None) -> tuple[int, float, float]:
             recipe = recipe.model_copy(
                 update={"data": recipe.data.model_copy(update={"train": mirror_of(address)})}
             )
-            list_remote_folders({"data.train": recipe.data.train})
+            list_remote({"data.train": recipe.data.train})
             began = time.perf_counter()
             manifest = scan(plan_task(recipe).survey().list_files(), ScanSettings())
             scanned = time.perf_counter()
@@ -74,7 +74,7 @@ def measure(readers: int | None) -> tuple[int, float, float]:
 def measure_listing(system: fsspec.AbstractFileSystem, count: int) -> None:
     from tl_toolkit.recipe.remote import mirror_of
     from tl_toolkit.sources.objects import INDEX
-    from tl_toolkit.sources.remote import list_remote_folders
+    from tl_toolkit.sources.remote import list_remote
 
     for number in range(count):
         system.pipe(f"/benchmark/listed/{'ab'[number % 2]}/photo-{number:06}.jpg", b"x")
@@ -83,7 +83,7 @@ def measure_listing(system: fsspec.AbstractFileSystem, count: int) -> None:
         folder = mirror_of("memory://benchmark/listed")
         for words in ("new", "again"):
             began = time.process_time()
-            list_remote_folders({"data.train": folder})
+            list_remote({"data.train": folder})
             microseconds = 1e6 * (time.process_time() - began) / count
             size = (folder / INDEX).stat().st_size / count
             print(f"{words:>6}: {microseconds:.0f} us of a core, {size:.0f} bytes, each object")

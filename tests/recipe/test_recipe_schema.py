@@ -431,7 +431,7 @@ REMOTE = ["gs://a/b", "hdfs:a", "s3://a", "https://a/b", "/gcs/a", "/cns/a", "/h
 
 
 @pytest.mark.parametrize("path", REMOTE)
-@pytest.mark.parametrize("field", ["data.csv", "model.weights"])
+@pytest.mark.parametrize("field", ["data.table", "model.weights"])
 def test_remote_path_is_refused_in_a_sentence(values, field, path):
     text = refuse(values, field, path)
 
@@ -440,7 +440,7 @@ def test_remote_path_is_refused_in_a_sentence(values, field, path):
 
 
 @pytest.mark.parametrize("path", ["hdfs:a", "https://a/b", "/gcs/a", "a+b://c"])
-@pytest.mark.parametrize("field", ["data.train", "data.validation"])
+@pytest.mark.parametrize("field", ["data.train", "data.csv", "data.validation"])
 def test_images_lie_on_this_machine_or_on_an_object_store(values, field, path):
     assert "expected a local path" in refuse(values, field, path)
 

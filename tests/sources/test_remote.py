@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import tl_toolkit as tl
-from tests.conftest import draw_class_folders
+from tests.stores import count_reads, recipe_of
 from tl_toolkit.errors import DataError, RecipeError
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.images.scan import ScanSettings, scan
@@ -33,42 +33,12 @@ from tl_toolkit.sources import objects, stores
 from tl_toolkit.sources.object_cache import ObjectCache
 from tl_toolkit.sources.objects import read_image_file, stat_image
 from tl_toolkit.sources.read_ahead import ReadAhead
-from tl_toolkit.sources.remote import list_remote_folders
+from tl_toolkit.sources.remote import list_remote
 
 SECRET = "hunter2"
 
 
-@pytest.fixture(autouse=True)
-def quick_and_forgetful(monkeypatch):
-    """Tries again at once, and begins without what other tests were told of objects."""
-    monkeypatch.setattr(stores, "_PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(objects, "_facts", {})
-
-
-@pytest.fixture
-def bucket(tmp_path, monkeypatch):
-    """A folder of images in memory, and its address; the cache is a folder of this test."""
-    monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path / "cache"))
-    draw_class_folders(tmp_path / "photos", classes=("ants", "bees"), count=5)
-    system = fsspec.filesystem("memory")
-    address = f"memory://{tmp_path.name}/photos"
-    system.put(str(tmp_path / "photos"), f"/{tmp_path.name}/photos", recursive=True)
-    yield system, f"/{tmp_path.name}/photos", address
-    monkeypatch.undo()  # what a test has put in place of the store's functions
-    system.rm(f"/{tmp_path.name}", recursive=True)
-
-
-def recipe_of(address, **data):
-    return {
-        "version": 1,
-        "name": "remote",
-        "data": {"train": address, "image_size": 32, "batch_size": 4, **data},
-        "model": {"base": "lenet5", "weights": "random"},
-        "phases": [{"name": "head", "epochs": 1}],
-        "export": False,
-        "report": False,
-        "yardsticks": False,
-    }
+pytestmark = pytest.mark.usefixtures("quick_and_forgetful")
 
 
 def plan(address, **data):
@@ -90,18 +60,6 @@ def names_of(folder):
 
 def images_in(folder):
     return [name for name in names_of(folder) if not name.startswith(".")]
-
-
-def count_reads(system, monkeypatch):
-    """Returns the list that receives the path of each object that is read from now on."""
-    read, cat_file = [], type(system).cat_file
-
-    def cat(self, path, *arguments, **options):
-        read.append(path)
-        return cat_file(self, path, *arguments, **options)
-
-    monkeypatch.setattr(type(system), "cat_file", cat)
-    return read
 
 
 def test_a_folder_is_listed_and_the_recipe_keeps_its_address(bucket, tmp_path, monkeypatch):
@@ -378,7 +336,7 @@ def test_a_folder_of_a_store_is_checked_as_one_of_files(bucket, tmp_path):
 
 
 def mirror(address):
-    list_remote_folders({"data.train": mirror_of(address)})
+    list_remote({"data.train": mirror_of(address)})
     return mirror_of(address)
 
 

@@ -91,6 +91,30 @@ def test_a_run_on_a_bucket_equals_one_on_files_and_holds_no_secret(server, tmp_p
         assert_no_secret(path.read_bytes())
 
 
+def test_a_table_in_a_bucket_is_split_begun_with_and_trained_on(server, tmp_path):
+    rows = [f"{name}/{number}.jpg,{name}" for name in ("ants", "bees") for number in range(5)]
+    table = "\n".join(["path,label", *rows])
+    (tmp_path / "photos" / "labels.csv").write_text(table)
+    server.pipe("flowers/photos/labels.csv", table.encode())
+    address = "s3://flowers/photos/labels.csv"
+    call("init", address, "-o", "remote.yaml", "--base", "lenet5", folder=tmp_path)
+    call("init", "photos/labels.csv", "-o", "local.yaml", "--base", "lenet5", folder=tmp_path)
+    for name in ("local", "remote"):
+        options = ("export=false", "report=false", "phases.0.epochs=1")
+        call("finetune", f"{name}.yaml", *options, "--out", name, folder=tmp_path)
+        source = address if name == "remote" else "photos/labels.csv"
+        call("data", "split", source, "-o", f"{name}.csv", folder=tmp_path)
+
+    for name in ("local/manifest.csv", "local/predictions.csv"):
+        remote = (tmp_path / name.replace("local", "remote")).read_text()
+        local = (tmp_path / name).read_text()
+        assert remote.replace("s3://flowers/photos", str(tmp_path / "photos")) == local
+    remote, local = ((tmp_path / f"{name}.csv").read_text() for name in ("remote", "local"))
+    assert remote.replace("s3://flowers/", "") == local
+    for path in (*list_files(tmp_path / "remote"), *list_files(tmp_path / "cache")):
+        assert_no_secret(path.read_bytes())
+
+
 def test_objects_are_predicted_listed_and_checked(server, tmp_path):
     recipe = write_recipe(tmp_path / "remote.yaml", "s3://flowers/photos")
     run = tmp_path / "run"

@@ -19,7 +19,7 @@ from tl_toolkit.errors import DataError, Problem, RecipeError
 from tl_toolkit.events import Event, Handler, message, report_counts, warning
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.images.tta import View, find_sizes, list_views
-from tl_toolkit.plan.tasks import plan_task
+from tl_toolkit.plan.tasks import naming_addresses, plan_task
 from tl_toolkit.plan.tta import choose_tta
 from tl_toolkit.recipe.export_formats import (
     EXPORT_FORMATS,
@@ -300,7 +300,8 @@ class Run(InFolder):
         from tl_toolkit.images.scan import inspect_images
 
         source = find_source(data, "--data")
-        listing = plan_task(self.recipe).list_for_evaluation(source, self.classes)
+        with naming_addresses():
+            listing = plan_task(self.recipe).list_for_evaluation(source, self.classes)
         listing = name_listed(listing)
         convert_dir = self.folder.converted if self.recipe.data.convert else None
         inspections = inspect_images(

@@ -11,8 +11,10 @@ from tl_toolkit.api.progress import handling
 from tl_toolkit.errors import DataError, Problem, RecipeError, closest
 from tl_toolkit.events import Handler, report_counts
 from tl_toolkit.plan.sets import ImageSet, is_listed, list_folder, list_table
+from tl_toolkit.recipe.remote import name_object
 from tl_toolkit.runs.files import write_atomically
 from tl_toolkit.sources.listing import Links, is_lost, name_some
+from tl_toolkit.sources.remote import find_source
 from tl_toolkit.sources.tables import NOT_TARGETS, read_columns, read_header, read_splits
 
 if TYPE_CHECKING:
@@ -50,7 +52,8 @@ def split_data(
 
     Args:
         source: A folder with a folder per class, or with images alone; or a table with the column
-            path, whose other columns are kept.
+            path, whose other columns are kept. Of an address on an object store, the table that is
+            written names addresses, which `data.links: follow` takes.
         output: The table to write, CSV, which recipes take as `data.csv`; None writes none.
         validation: The share of validation, 0 to below 1.
         test: The share of test; both together below 1.
@@ -75,8 +78,9 @@ def split_data(
         OutputError: `output` cannot be written.
     """
     fractions = {"validation": validation, "test": test}
-    _check(Path(source), fractions, group=group, time=time, exact=exact, label=stratify)
-    images = _list(Path(source), group or "", stratify, "follow" if follow_links else "refuse")
+    source = find_source(source, "SOURCE")
+    _check(source, fractions, group=group, time=time, exact=exact, label=stratify)
+    images = _list(source, group or "", stratify, "follow" if follow_links else "refuse")
     known = {} if output is None or overwrite else _read_known(Path(output))
     from tl_toolkit.audit.inspect import inspect_files
     from tl_toolkit.audit.split import SplitSettings, build_split
@@ -91,7 +95,7 @@ def split_data(
     if near and any(file.content.bands for file in files):
         what = "near: arrays and images of bands are compared by their bytes alone"
         raise RecipeError(Problem("", what, "Copies of equal bytes stay together without it."))
-    columns, values = _read_values(Path(source), images, stratify)
+    columns, values = _read_values(source, images, stratify)
     split = build_split(
         files,
         columns,
@@ -145,7 +149,8 @@ def _list(source: Path, group: str, label: str, links: Links) -> ImageSet:
     images = list_folder(source, links=links)
     if splits := {file.split for file in images.listing.files if file.split}:
         what = f"holds splits already: {', '.join(sorted(splits))}"
-        raise DataError(Problem(str(source), what, "", f"{source}/train, or a table"))
+        name = name_object(str(source))
+        raise DataError(Problem(name, what, "", f"{name}/train, or a table"))
     return images
 
 

@@ -15,6 +15,7 @@ from tl_toolkit.audit.inspect import InspectedFile
 from tl_toolkit.audit.near import join_named, name_near
 from tl_toolkit.images.placing import Group, place_by_hash, place_by_time, place_exactly
 from tl_toolkit.sources.listing import SPLITS, name_some
+from tl_toolkit.sources.objects import is_address
 
 __all__ = ["DataSplit", "SplitImage", "SplitSettings", "build_split"]
 
@@ -101,7 +102,7 @@ class DataSplit:
         writer.writerow(("path", *self.columns, "split", *extra))
         for image in self.images:
             group = (image.group,) if extra else ()
-            path = os.path.relpath(image.path, folder)
+            path = image.path if is_address(image.path) else os.path.relpath(image.path, folder)
             writer.writerow((path, *image.values, image.split, *group))
         return buffer.getvalue()
 

@@ -162,9 +162,11 @@ def split_data_command(source: Path, output: Path, as_json: bool, **options: Any
     """Split SOURCE, a folder of class folders or a table (CSV), and write a table for data.csv.
 
     The split of an image follows from a hash of its bytes and the seed alone: images that are added
-    move no others. Equal images stay together. No image is copied or moved.
+    move no others. Equal images stay together. No image is copied or moved. SOURCE may be an
+    address, as s3://BUCKET/FOLDER or s3://BUCKET/TABLE.csv.
     """
     from tl_toolkit.api.split import split_data
+    from tl_toolkit.sources.objects import is_address
 
     place = None if is_stdout(output) else output
     split = split_data(source, place, progress=current.print_events(), **options)
@@ -180,5 +182,6 @@ def split_data_command(source: Path, output: Path, as_json: bool, **options: Any
         new = sum(image.is_new for image in split.images)
         grouped = f" data.group={split.group}" if split.group else ""
         count = "1 image is" if new == 1 else f"{new:,} images are"
-        hint = f"data.csv={output}{grouped}"
+        is_remote = any(is_address(image.path) for image in split.images)
+        hint = f"data.csv={output}{grouped}{' data.links=follow' if is_remote else ''}"
         print_message(f"written: {output}, {count} new. Next: {hint}")

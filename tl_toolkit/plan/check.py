@@ -31,7 +31,7 @@ from tl_toolkit.recipe.tree import FieldPath
 from tl_toolkit.sources.leaks import Leak, describe_leaks, find_leaks, refuse_leaks
 from tl_toolkit.sources.listing import name_some, suffix_of
 from tl_toolkit.sources.near_leaks import find_known_near
-from tl_toolkit.sources.remote import list_remote_folders
+from tl_toolkit.sources.remote import list_remote
 
 __all__ = ["check_recipe", "plan_base", "plan_baseline", "plan_trial"]
 
@@ -54,9 +54,7 @@ def check_recipe(loaded: LoadedRecipe) -> Plan:
     """
     recipe = resolve_runs(loaded.recipe)
     data = recipe.data
-    list_remote_folders(
-        {"data.train": data.train, "data.validation": data.validation, "data.test": data.test}
-    )
+    list_remote(data.sources)
     survey = plan_task(resolve_head(recipe)).survey()
     recipe, reasons = _resolve_preset(recipe, survey)
     findings = [*_check_data(recipe.data, survey), *_check_folds(recipe, survey)]

@@ -7,11 +7,14 @@ from pathlib import Path
 
 from tl_toolkit.catalog.records import RGB
 from tl_toolkit.errors import DataError
+from tl_toolkit.recipe.remote import is_address, name_object
 from tl_toolkit.sources.arrays import find_channels
 from tl_toolkit.sources.class_folders import prefers_folders
 from tl_toolkit.sources.listing import ARRAY_SUFFIXES, suffixes_of
+from tl_toolkit.sources.objects import ObjectPath
 from tl_toolkit.sources.proportions import measure_proportions
 from tl_toolkit.sources.survey import list_images
+from tl_toolkit.sources.table_images import find_file
 from tl_toolkit.sources.tables import is_table, read_columns
 
 __all__ = ["choose_channels", "choose_resize", "list_files"]
@@ -72,6 +75,11 @@ def list_files(source: Path, suffixes: Set[str]) -> list[Path]:
         DataError: There are none.
     """
     if not is_table(source) or prefers_folders(source, "label", "labels"):
-        return list_images(source, suffixes=suffixes)
+        images = list_images(source, suffixes=suffixes)
+        return [_as_image(name_object(str(path))) for path in images]
     cells = read_columns(source, ["path"]).get("path", [])
-    return [Path(cell.file or source).parent / cell.value for cell in cells]
+    return [_as_image(find_file(Path(cell.file or source).parent, cell.value)) for cell in cells]
+
+
+def _as_image(name: str) -> Path:
+    return ObjectPath(name) if is_address(name) else Path(name)

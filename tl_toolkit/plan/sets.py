@@ -12,7 +12,7 @@ from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.plan.network import resolve_head
 from tl_toolkit.plan.resizing import choose_channels
 from tl_toolkit.plan.starter_lines import SPLIT_NAMES, find_splits
-from tl_toolkit.plan.tasks import plan_task
+from tl_toolkit.plan.tasks import naming_addresses, plan_task
 from tl_toolkit.recipe.remote import name_object
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.sources.builtin import BUILTIN
@@ -21,6 +21,7 @@ from tl_toolkit.sources.folders import list_below, read_folders
 from tl_toolkit.sources.image_folders import find_metadata
 from tl_toolkit.sources.listing import Ignored, Links, Listing, SourceFile, suffixes_of
 from tl_toolkit.sources.objects import common_folder, name_listed
+from tl_toolkit.sources.remote import list_remote
 from tl_toolkit.sources.table_rows import INSIDE
 from tl_toolkit.sources.tables import is_table, read_header, read_table
 
@@ -66,7 +67,11 @@ def list_recipe(recipe: Recipe, source: str) -> ImageSet:
     Args:
         recipe: The recipe.
         source: Its name in the report.
+
+    Raises:
+        DataError: A store that holds some of them cannot be read.
     """
+    list_remote(recipe.data.sources)
     survey = plan_task(resolve_head(recipe)).survey()
     listing = survey.list_files()
     root = _find_root([file.path for file in listing.files])
@@ -91,6 +96,7 @@ def is_listed(source: Path, label: str = _LABEL) -> bool:
     return not find_metadata(source) or label in read_header(source, expected="")[0]
 
 
+@naming_addresses()
 def list_folder(folder: Path, *, links: Links = "refuse") -> ImageSet:
     """Lists a folder per class, folders of splits with these, or all images of a folder.
 
@@ -145,6 +151,7 @@ def list_folder(folder: Path, *, links: Links = "refuse") -> ImageSet:
     return ImageSet(source, root, name_listed(listing), channels=channels, note=note)
 
 
+@naming_addresses()
 def list_table(
     table: Path, *, group: str = "", label: str = _LABEL, links: Links = "refuse"
 ) -> ImageSet:
@@ -176,7 +183,7 @@ def list_table(
     )
     channels, note = _find_channels(table)
     root = _find_root([file.path for file in files])
-    return ImageSet(str(table), root, listing, channels=channels, note=note)
+    return ImageSet(name_object(str(table)), root, listing, channels=channels, note=note)
 
 
 def _find_channels(source: Path) -> tuple[int, str]:

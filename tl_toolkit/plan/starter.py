@@ -14,11 +14,13 @@ from tl_toolkit.errors import DataError, Problem, RecipeError, closest, nearest
 from tl_toolkit.plan.resizing import choose_channels, choose_resize
 from tl_toolkit.plan.starter_lines import NAMED_COUNTS, SPLIT_NAMES, remark
 from tl_toolkit.plan.starter_model import write_training
-from tl_toolkit.plan.tasks import Proposal, TaskPlanning
+from tl_toolkit.plan.tasks import Proposal, TaskPlanning, naming_addresses
 from tl_toolkit.recipe.fields import find_path_fault
+from tl_toolkit.recipe.remote import is_address, name_object
 from tl_toolkit.recipe.tasks import TASKS, find_task
 from tl_toolkit.recipe.yaml_reader import read_scalar
 from tl_toolkit.sources.class_folders import prefers_folders
+from tl_toolkit.sources.remote import find_source
 from tl_toolkit.sources.tables import (
     NOT_TARGETS,
     is_table,
@@ -55,6 +57,7 @@ class Starter(NamedTuple):
     choices: tuple[str, ...] = ()
 
 
+@naming_addresses()
 def write_starter(
     data_dir: Path, *, base: str = "mobilenet", place: Path = Path(), task: str = ""
 ) -> Starter:
@@ -63,7 +66,7 @@ def write_starter(
     Args:
         data_dir: A folder per class, or folders images and masks, optionally inside folders train,
             validation (or val) and test; or a table of images and targets; or images with masks
-            as PASCAL VOC or COCO have them.
+            as PASCAL VOC or COCO have them. A folder or a table (.csv) may be an address.
         base: Architecture to start from.
         place: Folder that the recipe will be in; its paths are relative to it.
         task: The task; by default the first one that recognizes the data.
@@ -84,6 +87,7 @@ def write_starter(
                 "tltool init", f"--task = {task!r}", f"{expected}; {near}" if near else expected
             )
         )
+    data_dir = find_source(data_dir, "DATA_DIR")
     if fault := find_path_fault(str(data_dir)):
         what = f"{str(data_dir)!r} cannot be named in a recipe"
         raise RecipeError(Problem("tltool init", what, f"{fault}.", "mv it to another name"))
@@ -100,7 +104,7 @@ def write_starter(
     channels = choose_channels(data_dir)
     count = channels[0] if channels else RGB
     kind, proposal = _find_proposal(data_dir, place, record.default_size, task, count)
-    name = _name_recipe(proposal.folder.resolve())
+    name = _name_recipe(proposal.folder)
     resize = choose_resize(data_dir, is_centred=proposal.is_centred, channels=count)
     choices = (
         f"task: {kind}, by {proposal.reason}",
@@ -196,6 +200,8 @@ def _list_words(field: str) -> list[str]:
 
 def _name_recipe(folder: Path) -> str:
     """Returns the folder's own name, or its parent's if the folder is called train."""
+    address = name_object(str(folder))
+    folder = Path(address) if is_address(address) else folder.resolve()
     if folder.name.lower() in SPLIT_NAMES["train"]:
         folder = folder.parent
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", folder.name).strip("._-")[:57] or "images"

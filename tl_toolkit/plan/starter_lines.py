@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tl_toolkit.recipe.remote import is_address, name_object
 from tl_toolkit.recipe.yaml_reader import read_scalar
 from tl_toolkit.sources.image_folders import METADATA
 from tl_toolkit.sources.listing import is_junk
@@ -128,7 +129,12 @@ def _escape(letter: str) -> str:
 
 
 def _relative(path: Path, place: Path) -> str:
-    """Returns a relative path if the recipe and its data are near, so that both can be moved."""
+    """Returns a relative path if the recipe and its data are near, so that both can be moved.
+
+    Of what stands for an address it is that.
+    """
+    if is_address(address := name_object(str(path))):
+        return address
     relative = os.path.relpath(path, place)
     if relative.startswith("../.."):
         return str(path.absolute())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, ClassVar
 from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.catalog.records import RGB
 from tl_toolkit.catalog.taps import units_read
-from tl_toolkit.errors import Problem
+from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.recipe.remote import name_objects
 from tl_toolkit.recipe.schema import Data, Head, Recipe
 from tl_toolkit.recipe.tree import FieldPath
@@ -19,7 +20,7 @@ from tl_toolkit.sources.listing import FieldProblem, Listing, name_some, suffixe
 from tl_toolkit.sources.objects import name_listed
 from tl_toolkit.sources.survey import Splits
 
-__all__ = ["Proposal", "Survey", "TaskPlanning", "plan_task", "splits_of"]
+__all__ = ["Proposal", "Survey", "TaskPlanning", "naming_addresses", "plan_task", "splits_of"]
 
 
 @dataclass(frozen=True)
@@ -211,10 +212,19 @@ class TaskPlanning:
 
 
 def _name_addresses(problem: Problem) -> Problem:
-    """Returns a problem of a folder that stands for an address, in terms of that."""
-    return replace(
-        problem, what=name_objects(problem.what), expected=name_objects(problem.expected)
+    """Returns a problem of a folder or a table that stands for an address, in terms of that."""
+    return Problem(
+        *map(name_objects, (problem.where, problem.what, problem.expected, problem.hint))
     )
+
+
+@contextlib.contextmanager
+def naming_addresses() -> Iterator[None]:
+    """Puts addresses in the place of what stands for them, in errors of data raised within."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError([_name_addresses(problem) for problem in error.problems]) from error
 
 
 def _name_table(field: str, problem: Problem) -> FieldProblem:

@@ -18,13 +18,14 @@ from tl_toolkit.recipe.fields import (
     MixingStrength,
     Section,
     Seed,
+    Table,
     Text,
     expects,
     in_words,
     refuse_repeated,
 )
 from tl_toolkit.recipe.pixels import Masks
-from tl_toolkit.recipe.remote import find_address
+from tl_toolkit.recipe.remote import find_address, name_object
 
 __all__ = ["Augment", "Columns", "Data", "RandAugment"]
 
@@ -88,11 +89,12 @@ class Data(Section):
         "s3://BUCKET/FOLDER, works too: its images are read when they are needed.",
         examples=["data/flowers/train", "s3://photos/flowers/train"],
     )
-    csv: LocalPath | None = Field(
+    csv: Table | None = Field(
         default=None,
         description="Table of images with the columns path and label, and split (train, "
-        "validation, test) if you like; paths in it are relative to the table.",
-        examples=["data/flowers.csv"],
+        "validation, test) if you like; paths in it are relative to the table. The address of "
+        "one on an object store, as s3://BUCKET/TABLE.csv, works too.",
+        examples=["data/flowers.csv", "s3://photos/flowers.csv"],
     )
     table: LocalPath | None = Field(
         default=None,
@@ -239,6 +241,12 @@ class Data(Section):
         return None if path is None else Path(path)
 
     @property
+    def sources(self) -> dict[str, Path | float | None]:
+        """The folders and the table of images by their field; fractions beside them."""
+        names = ("train", "csv", "validation", "test")
+        return {f"data.{name}": getattr(self, name) for name in names}
+
+    @property
     def source_name(self) -> str:
         """What to call the images: as their folder, table, file of annotations or built-in set.
 
@@ -250,6 +258,7 @@ class Data(Section):
         source = Path(str(self.train or self.table_path))
         if address := find_address(source):
             return address.rpartition("/")[2]
+        source = Path(name_object(str(source)))
         if self.table is not None and source.name.endswith(".gz"):
             source = source.with_suffix("")
         if source.stem == "metadata" and source.suffix:

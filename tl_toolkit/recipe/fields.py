@@ -24,7 +24,14 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
 from tl_toolkit.recipe.field_docs import document_fields, opening_of
 from tl_toolkit.recipe.python_values import TABLE_HINT, unwrap
-from tl_toolkit.recipe.remote import find_address, find_address_fault, is_address, mirror_of
+from tl_toolkit.recipe.remote import (
+    find_address_fault,
+    find_object_fault,
+    is_address,
+    mirror_of,
+    mirror_of_table,
+    name_object,
+)
 
 __all__ = [
     "KIND",
@@ -46,6 +53,7 @@ __all__ = [
     "Seed",
     "Setting",
     "Settings",
+    "Table",
     "find_path_fault",
     "in_words",
     "refuse_repeated",
@@ -347,24 +355,25 @@ def _as_keras_file(value: object) -> Path:
     return path
 
 
-def _as_folder(value: object) -> Path:
-    """Returns the path of a folder; of one on an object store, that of its mirror."""
-    if isinstance(value, str) and is_address(value):
-        if fault := find_address_fault(value):
+def _read_address(
+    find_fault: Callable[[str], str], stand_in: Callable[[str], Path]
+) -> BeforeValidator:
+    """Reads a path of this machine, or an address: of that the path of what stands for it."""
+
+    def read(value: object) -> Path:
+        if not (isinstance(value, str) and is_address(value)):
+            return _as_source(value)
+        if fault := find_fault(value):
             raise in_words(fault)
-        return mirror_of(value)
-    return _as_source(value)
+        return stand_in(value)
+
+    return BeforeValidator(read, json_schema_input_type=str)
 
 
-def _name_folder(path: Path) -> str:
-    return find_address(path) or str(path)
-
-
-Folder = Annotated[
-    Path,
-    BeforeValidator(_as_folder, json_schema_input_type=str),
-    PlainSerializer(_name_folder, when_used="json"),
-]
+# os.fspath refuses a fraction in the place of a path.
+_NAMED = PlainSerializer(lambda path: name_object(os.fspath(path)), when_used="json")
+Folder = Annotated[Path, _read_address(find_address_fault, mirror_of), _NAMED]
+Table = Annotated[Path, _read_address(find_object_fault, mirror_of_table), _NAMED]
 LocalPath = Annotated[Path, BeforeValidator(_as_source, json_schema_input_type=str)]
 KerasFile = Annotated[Path, BeforeValidator(_as_keras_file, json_schema_input_type=str)]
 Weights = Annotated[

@@ -1,4 +1,4 @@
-"""Addresses of folders on object stores, and the folder of this machine that lists each."""
+"""Addresses on object stores, and the folder or file of this machine that stands for each."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from tl_toolkit.runs.files import default_cache_dir
 __all__ = [
     "find_address",
     "find_address_fault",
+    "find_object_fault",
     "hide_credentials",
     "is_address",
     "mirror_of",
+    "mirror_of_table",
     "name_object",
     "name_objects",
 ]
@@ -55,6 +57,21 @@ def find_address_fault(address: str) -> str:
     return ""
 
 
+def find_object_fault(address: str) -> str:
+    """Returns why an address cannot be that of a file, or "", as `find_address_fault`.
+
+    Args:
+        address: As it was written.
+    """
+    if fault := find_address_fault(address):
+        return fault
+    folder, _, name = address.rpartition("/")
+    if not name or name.startswith(".") or folder.endswith("/"):  # hidden files are never listed
+        scheme = urlsplit(address).scheme
+        return f"expected {scheme}://BUCKET/FILE, no hidden one, got {address!r}"
+    return ""
+
+
 def hide_credentials(text: str) -> str:
     """Returns a text without what addresses in it hold before an @, and after a ? or #.
 
@@ -72,6 +89,16 @@ def mirror_of(address: str) -> Path:
         address: Without a fault.
     """
     return _mirrors() / quote(address.rstrip("/"), safe="")
+
+
+def mirror_of_table(address: str) -> Path:
+    """Returns the file that a table on an object store is copied to, where its folder is listed.
+
+    Args:
+        address: Without a fault.
+    """
+    folder, _, name = address.rpartition("/")
+    return mirror_of(folder) / name
 
 
 def find_address(path: Path) -> str:

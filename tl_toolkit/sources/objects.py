@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import io
@@ -10,21 +11,23 @@ import os
 import re
 import stat
 import time
+import unicodedata
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import replace
 from pathlib import Path, PosixPath
 from typing import BinaryIO
 
 from tl_toolkit.catalog.published import is_offline
-from tl_toolkit.errors import DataError, Problem
+from tl_toolkit.errors import DataError, OutputError, Problem
 from tl_toolkit.recipe.remote import (
     find_address,
     find_address_fault,
+    find_object_fault,
     is_address,
     mirror_of,
     name_object,
 )
-from tl_toolkit.runs.files import hash_file
+from tl_toolkit.runs.files import hash_file, write_json
 from tl_toolkit.sources.listing import Listing, count_threads, suffix_of
 from tl_toolkit.sources.object_cache import open_cache
 from tl_toolkit.sources.stores import Facts, fetch_object, find_object, list_objects
@@ -36,10 +39,10 @@ __all__ = [
     "common_folder",
     "count_readers",
     "find_address",
-    "find_missing_objects",
     "hash_image",
     "is_address",
     "list_object_images",
+    "locate_objects",
     "name_listed",
     "open_image",
     "read_image_file",
@@ -49,6 +52,9 @@ __all__ = [
 
 INDEX = ".mirror.json"
 """The file in the folder of an address that holds size and tag of each object below it."""
+
+_LISTED = ".objects.json"
+"""The same of the objects right in it that tables name, of which no command makes files."""
 
 _READERS = 32
 """Objects that are read at a time: a request waits much longer than it computes."""
@@ -228,29 +234,52 @@ def list_object_images(path: ObjectPath, suffixes: Set[str]) -> list[Path]:
     return [ObjectPath(f"{address}/{name}") for name in names]
 
 
-def find_missing_objects(paths: Iterable[str]) -> dict[str, str]:
-    """Returns why addresses are no objects; lists the folders that they lie in, each once.
+def locate_objects(
+    paths: Iterable[str], below: tuple[str, ...] = ()
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Returns why addresses are no objects, and the store's spelling of those it spells otherwise.
+
+    Lists the folders that they lie in, each once. Offline no address is refused.
 
     Args:
         paths: Addresses; files are left alone.
+        below: Addresses of folders, with a slash, below which a name may hold any sign.
 
     Raises:
         DataError: A store cannot be read.
     """
     faults: dict[str, str] = {}
+    spelled: dict[str, str] = {}
     by_folder: dict[str, list[str]] = {}
     for path in filter(is_address, paths):
-        if fault := find_address_fault(path):
+        is_plain = path.startswith(below) and not {".", ".."} & set(path.split("/"))
+        if fault := "" if is_plain else find_object_fault(path):
             faults[path] = fault
         else:
             folder, _, name = path.rpartition("/")
             by_folder.setdefault(folder, []).append(name)
     for folder, names in by_folder.items():
-        found = list_objects(folder, folder, deep=False) if not is_offline() else {}
-        remember_objects(folder, found)
-        lost = set(names) - found.keys() if not is_offline() else ()
-        faults.update((f"{folder}/{name}", f"no object {folder}/{name}") for name in lost)
-    return faults
+        found = _list_folder(folder)
+        for name in set(names) - found.keys():
+            forms = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
+            if other := next((form for form in forms if form in found), ""):
+                spelled[f"{folder}/{name}"] = f"{folder}/{other}"
+            elif not is_offline():
+                faults[f"{folder}/{name}"] = f"no object {folder}/{name}"
+    return faults, spelled
+
+
+def _list_folder(folder: str) -> Mapping[str, Facts]:
+    """Returns the objects of a folder without those below it; offline the last listing of them."""
+    place = mirror_of(folder) / _LISTED
+    if is_offline():
+        return read_index(place)
+    found = list_objects(folder, folder, deep=False)
+    remember_objects(folder, found)
+    with contextlib.suppress(OSError, OutputError):  # else it is not there offline
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_json(place, found)
+    return found
 
 
 def remember_objects(folder: str, facts: Mapping[str, Facts]) -> None:
@@ -271,10 +300,18 @@ def _find_facts(address: str) -> Facts:
 
 def _find_stored(address: str) -> Facts | None:
     """Returns what the last listing of a folder above said, by whatever process."""
-    for folder, name in _split_address(address):
-        if (facts := read_index(mirror_of(folder)).get(name)) is not None:
-            return facts
-    return None
+    listings = [
+        (mirror_of(folder) / index, name)
+        for folder, name in _split_address(address)
+        # Online what a table names is listed by each command, and this may be an older state.
+        for index in (INDEX, *([_LISTED] if is_offline() else []))
+    ]
+    found = [
+        (_find_age(place), facts)
+        for place, name in listings
+        if (facts := read_index(place).get(name)) is not None
+    ]
+    return max(found, key=lambda entry: entry[0])[1] if found else None
 
 
 def _ask(address: str) -> Facts:
@@ -290,16 +327,20 @@ def _split_address(address: str) -> Iterable[tuple[str, str]]:
         yield address[:end], address[end + 1 :]
 
 
-def read_index(folder: Path) -> Mapping[str, Facts]:
-    """Returns size and tag of each object that was listed in a folder for an address.
+def read_index(place: Path) -> Mapping[str, Facts]:
+    """Returns size and tag of each object that was listed for an address; none if it never was.
 
     Args:
-        folder: The folder.
+        place: The file `INDEX` in the folder of an address, or another of its form.
     """
+    return _read_index(place, changed) if (changed := _find_age(place)) else {}
+
+
+def _find_age(place: Path) -> int:
     try:
-        return _read_index(folder / INDEX, (folder / INDEX).stat().st_mtime_ns)
+        return place.stat().st_mtime_ns
     except OSError:
-        return {}
+        return 0
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,30 +1,35 @@
-"""Files that a table names outside its own folder."""
+"""Files and objects that a table names outside its own folder."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+from tl_toolkit.recipe.remote import is_address, name_object
+
 __all__ = ["OutsideCheck"]
 
 
 class OutsideCheck:
-    """Says whether a file lies outside a folder, or a link leads there.
+    """Says whether a file or an object lies outside a folder, or a link leads there.
 
     Args:
-        folder: The folder.
+        folder: The folder; or the one that stands for a folder on an object store.
     """
 
     def __init__(self, folder: Path) -> None:
+        self._address = name_object(str(folder))
         self._root = os.path.join(os.path.realpath(folder), "")
         self._folders: dict[str, bool] = {}
 
     def __call__(self, path: str) -> bool:
-        """Returns whether a file lies outside.
+        """Returns whether a file or an object lies outside.
 
         Args:
-            path: The file.
+            path: The file or the address.
         """
+        if is_address(path):
+            return not path.startswith(f"{self._address}/")
         if "\0" in path:
             return False  # no file has such a name
         folder = os.path.dirname(path)

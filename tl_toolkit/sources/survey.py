@@ -30,7 +30,8 @@ from tl_toolkit.sources.listing import (
     name_some,
 )
 from tl_toolkit.sources.objects import ObjectPath, as_path, list_object_images
-from tl_toolkit.sources.tables import check_classes_of_table, read_table
+from tl_toolkit.sources.table_checks import check_classes_of_table
+from tl_toolkit.sources.tables import read_table
 
 __all__ = [
     "IMAGE_SUFFIXES",

@@ -4,34 +4,30 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
-from tl_toolkit.errors import Problem, closest, nearest
+from tl_toolkit.errors import Problem, nearest
 from tl_toolkit.sources import csv_tables, image_folders, parquet, tfrecords
 from tl_toolkit.sources.listing import (
     MAX_NAMED,
     FieldProblem,
     Links,
-    Listing,
     SourceFile,
     name_some,
     normalize,
 )
-from tl_toolkit.sources.members import find_member
-from tl_toolkit.sources.objects import find_missing_objects, is_address
-from tl_toolkit.sources.outside import OutsideCheck
+from tl_toolkit.sources.table_checks import Refusal, Row, check_rows
+from tl_toolkit.sources.table_images import find_file, find_objects
 from tl_toolkit.sources.table_rows import INSIDE, SPLIT_WORDS, RawRow, TableReader
 
 __all__ = [
     "NOT_TARGETS",
     "Cell",
     "blame_table",
-    "check_classes_of_table",
     "describe_cells",
     "field_of_table",
     "find_wrong_cells",
@@ -59,8 +55,6 @@ _UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)?)?")
 """The name of an index that pandas wrote, or wrote, read and wrote again."""
 
 _Value = TypeVar("_Value")
-Refusal = Callable[[str, str], str]
-"""Returns the problem of a value of a column, from the column's name and the value; "" for none."""
 
 
 class Cell(NamedTuple):
@@ -75,14 +69,6 @@ class Cell(NamedTuple):
     line: int
     value: str
     file: str = ""
-
-
-class _Row(NamedTuple):
-    place: str  # as "t.csv:3"
-    line: int
-    file: SourceFile
-    split: str  # as written
-    table: Path  # the file that it stands in
 
 
 def refuse_empty(column: str, value: str) -> str:
@@ -204,7 +190,8 @@ def read_table(
     expected = expected or (f"A table is expected with the columns {words}, and split if you like")
     rows, problems = _read_rows(path, columns, expected, names)
     if not problems:
-        problems = list(_check_rows(rows, path, columns, refuse, links))
+        rows, missing = find_objects(rows)
+        problems = list(check_rows(rows, path, columns, refuse, links, missing))
     if problems or not group:
         return [row.file for row in rows], blame_table(problems)
     cells = read_columns(path, [group], names).get(group)
@@ -318,7 +305,7 @@ def _read_rows(
     columns: Sequence[str],
     expected: str,
     names: Mapping[str, str] = MappingProxyType({}),
-) -> tuple[list[_Row], list[Problem]]:
+) -> tuple[list[Row], list[Problem]]:
     header, problems = read_header(path, expected=expected, names=names)
     if problems:
         return [], problems
@@ -357,109 +344,10 @@ def _find_misnamed_split(header: Sequence[str], rows: Sequence[Mapping[str, str 
     return ""
 
 
-def _as_row(row: RawRow, root: Path, columns: Sequence[str]) -> _Row:
+def _as_row(row: RawRow, root: Path, columns: Sequence[str]) -> Row:
     path, split = ((row.cells.get(name) or "").strip() for name in NOT_TARGETS)
     targets = tuple(normalize((row.cells.get(name) or "").strip()) for name in columns)
-    full = row.member or _find_file(row.file.parent, path)
+    full = row.member or find_file(row.file.parent, path)
     file = SourceFile(full, SPLIT_WORDS.get(split.lower()), targets)
     place = f"{os.path.relpath(row.file, root)}:{row.line}"
-    return _Row(place, row.line, file, split, row.file)
-
-
-def _find_file(folder: Path, name: str) -> str:
-    """Returns the path as the disk spells it: a Mac decomposes letters, and a table may not.
-
-    Of `shop.parquet#12` it is the path of the image that lies in that file; an address stays.
-    """
-    if not name or is_address(name):
-        return name
-    path = os.path.normpath(folder / name)
-    if member := find_member(path):
-        return member
-    if path.isascii() or os.path.exists(path):
-        return path
-    spellings = (unicodedata.normalize(form, path) for form in ("NFC", "NFD"))
-    return next(filter(os.path.exists, spellings), path)
-
-
-def _check_rows(
-    rows: Sequence[_Row], path: Path, columns: Sequence[str], refuse: Refusal, links: Links
-) -> Iterator[Problem]:
-    if not rows:
-        yield Problem("data.csv", f"{str(path)!r} has no rows", "A row is expected for each image.")
-    firsts: dict[str, _Row] = {}
-    checks = {table: OutsideCheck(table.parent) for table in {row.table for row in rows}}
-    faults: list[str] = []
-    outside: list[str] = []
-    missing = find_missing_objects([row.file.path for row in rows])
-    for row in rows:
-        if fault := missing.get(row.file.path):
-            faults.append(f"{row.place}: {fault}")
-            continue
-        faults += [f"{row.place}: {words}" for words in _check_row(row, columns, refuse)]
-        named = row.file.path.removeprefix(INSIDE)
-        place = named.rpartition("#")[0] if named != row.file.path else named
-        is_own = place in ("", str(row.table))
-        if links != "follow" and not is_own and checks[row.table](place):
-            outside.append(f"{row.line}: {named!r}")
-        first = firsts.setdefault(row.file.path, row)
-        if row.file.path and first is not row:
-            line = first.line if first.table == row.table else first.place
-            faults.append(f"{row.place}: the image of line {line} again")
-    if outside:
-        count = "1 image" if len(outside) == 1 else f"{len(outside)} images"
-        what = f"{path.name!r} names {count} outside its folder: line {name_some(outside)}"
-        expected = f"Expected images below {str(path.parent)!r}."
-        yield Problem("data.csv", what, expected, "data.links=follow to use them")
-    for words in faults[:MAX_NAMED]:
-        yield Problem("data.csv", words)
-    if len(faults) > MAX_NAMED:
-        yield Problem("data.csv", f"{path.name!r} has {len(faults) - MAX_NAMED} more wrong lines")
-
-
-def _check_row(row: _Row, columns: Sequence[str], refuse: Refusal) -> Iterator[str]:
-    if not row.file.path:
-        yield "no path"
-    elif not row.file.path.startswith(INSIDE) and not _is_file(row.file.path):
-        yield f"no file {row.file.path!r}"
-    for column, value in zip(columns, row.file.targets, strict=True):
-        if words := refuse(column, value):
-            yield words
-    if row.split and row.file.split is None:
-        yield f"split {row.split!r}; expected train, validation, test or nothing"
-
-
-def _is_file(path: str) -> bool:
-    return is_address(path) or os.path.isfile(path)
-
-
-def check_classes_of_table(
-    listing: Listing, path: Path, labels: Sequence[str]
-) -> Iterator[FieldProblem]:
-    """Yields problems of classes that the table lacks, as a whole or in one of its splits.
-
-    Args:
-        listing: The rows that are used.
-        path: The table.
-        labels: All labels in it.
-    """
-    name = repr(str(path))
-    known = set(labels)
-    missing = [wanted for wanted in listing.classes if wanted not in known]
-    if missing:
-        near = closest(missing[0], labels)
-        what = f"{name} has no image of {name_some(map(repr, missing))}"
-        expected = f"Its labels are {name_some(map(repr, labels))}{'; ' if near else '.'}{near}"
-        yield "classes", Problem("data.classes", what, expected)
-    elif len(labels) < 2:
-        what = f"{name} holds one class only ({', '.join(labels)})"
-        yield "csv", Problem("data.csv", what, "At least 2 labels are needed.")
-    else:
-        counts = listing.count()
-        training = None if listing.fractions else "train"
-        for split in dict.fromkeys((training, *counts)):
-            of_split = counts.get(split, dict.fromkeys(listing.classes, 0))
-            empty = [label for label, count in of_split.items() if not count]
-            if empty:
-                what = f"{name} has no {split or 'train'} row of {name_some(map(repr, empty))}"
-                yield "csv", Problem("data.csv", what, "Each split needs every class.")
+    return Row(place, row.line, file, split, row.file)
