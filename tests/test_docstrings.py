@@ -2,12 +2,10 @@
 
 import ast
 import re
-from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[1] / "tl_toolkit"
-MODULES = sorted(PACKAGE.rglob("*.py"))
+from tests.syntax import PACKAGE, parse_package
 
 
 def public_objects(tree):
@@ -72,7 +70,7 @@ def documented_arguments(docstring, title="Args"):
 @pytest.fixture(scope="module")
 def trees():
     """The syntax tree of each module, by its place in the package."""
-    return {str(path.relative_to(PACKAGE)): ast.parse(path.read_text()) for path in MODULES}
+    return {str(path.relative_to(PACKAGE)): tree for path, tree in parse_package().items()}
 
 
 def test_public_objects_say_what_they_are_and_name_their_arguments(trees):

@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 from importlib import metadata
-from pathlib import Path
 
 import keras
 import keras_tuner
@@ -18,9 +17,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.syntax import PACKAGE, tree_of
 from tl_toolkit import keras_private
-
-PACKAGE = Path(keras_private.__file__).parent
 
 
 @pytest.fixture
@@ -393,9 +391,8 @@ def private_imports(tree):
 
 def test_no_other_module_touches_private_parts():
     touched = {}
-    texts = {path: path.read_text() for path in MODULES}
-    for path in [path for path, text in texts.items() if PERHAPS.search(text)]:
-        tree = ast.parse(texts[path])
+    for path in [path for path in MODULES if PERHAPS.search(path.read_text())]:
+        tree = tree_of(path)
         if parts := [*private_attributes(tree), *private_imports(tree)]:
             touched[str(path.relative_to(PACKAGE))] = parts
 

@@ -1,14 +1,14 @@
 """Layers: imports run downward, and the modules of quick commands import no TensorFlow."""
 
 import ast
+import re
 import subprocess
 import sys
 from functools import cache
-from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[1] / "tl_toolkit"
+from tests.syntax import PACKAGE, nodes_of, parse_package
 
 # A row a folder, lowest first: each may import itself and the rows above it.
 LIGHT = [
@@ -99,9 +99,8 @@ def room_of(path):
 
 @cache
 def import_statements(path):
-    """The import statements of a module: it is parsed once, which takes seconds for them all."""
-    nodes = ast.walk(ast.parse(path.read_text()))
-    return [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+    """The import statements of a module."""
+    return [node for node in nodes_of(path) if isinstance(node, ast.Import | ast.ImportFrom)]
 
 
 def imports_of(path):
@@ -179,12 +178,11 @@ def doors_of(tree):
 
 
 def test_only_doors_import_by_name():
-    texts = {path: path.read_text() for path in PACKAGE.rglob("*.py")}
     found = {
         (path.relative_to(PACKAGE).as_posix(), door)
-        for path, text in texts.items()
-        if "import_module" in text or "__import__" in text
-        for door in doors_of(ast.parse(text))
+        for path, tree in parse_package().items()
+        if re.search("import_module|__import__", path.read_text())
+        for door in doors_of(tree)
     }
 
     assert found == set(DOORS)

@@ -36,6 +36,7 @@ def test_there_are_twenty_five_names():
     assert max(map(len, NAMES.values())) == 255
 
 
+@pytest.mark.slow
 def test_images_and_classes_of_any_name_are_trained_on_and_predicted(tmp_path, write_recipe):
     photos = draw_class_folders(tmp_path / "photos", count=4)
     rename_images(photos / "ants", FILES.values())

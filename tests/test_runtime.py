@@ -164,6 +164,7 @@ def trained(values, tmp_path_factory):
     return run, before, watch.settings, after
 
 
+@pytest.mark.slow
 def test_training_sets_the_arithmetic_of_the_recipe_and_puts_the_callers_back(trained):
     run, before, during, after = trained
 
@@ -183,6 +184,7 @@ def test_verbs_that_train_refuse_a_dtype_policy_before_anything_is_written(value
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_reopened_run_works_with_its_own_arithmetic(trained, photos):
     run = tl.load_run(trained[0].path)
     during = set()
@@ -196,6 +198,7 @@ def test_a_reopened_run_works_with_its_own_arithmetic(trained, photos):
     assert after == (False, True, "mixed_float16")
 
 
+@pytest.mark.slow
 def test_a_reopened_run_predicts_the_same_under_any_policy(trained, photos):
     def predict():
         predictions = tl.load_run(trained[0].path).predict(photos)
@@ -208,6 +211,7 @@ def test_a_reopened_run_predicts_the_same_under_any_policy(trained, photos):
     np.testing.assert_array_equal(under_policy, expected)
 
 
+@pytest.mark.slow
 def test_the_model_of_a_run_repeats_its_figures_in_the_arithmetic_of_the_run(trained):
     run = tl.load_run(trained[0].path)
 

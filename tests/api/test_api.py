@@ -360,6 +360,7 @@ def test_exported_weights_start_the_next_run_where_the_first_ended(photos, tmp_p
         )
 
 
+@pytest.mark.slow
 def test_a_baseline_is_trained_beside_the_run(photos, tmp_path, write_recipe):
     path = write_recipe(
         tmp_path / "r.yaml", photos, baseline={"phases.head.unfreeze": 4}, yardsticks=False

@@ -505,6 +505,7 @@ def test_a_step_that_fails_leaves_the_steps_after_it(work):
         work.attempt("search", lambda: 1 / 0)
 
 
+@pytest.mark.slow
 def test_bases_of_a_task_with_maps_are_ranked_too(tmp_path, monkeypatch):
     balls = draw_balls(tmp_path / "balls", train=4, validation=2) / "segmentation"
     changes = ["data.classes=[ground, ball]", "data.image_size=32", "model.weights=random"]

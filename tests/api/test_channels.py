@@ -61,12 +61,14 @@ def run(folder, tmp_path_factory):
     return tl.finetune(recipe_of(folder), out=tmp_path_factory.mktemp("runs") / "bands")
 
 
+@pytest.mark.slow
 def test_what_the_fourth_band_alone_tells_is_learned(run):
     assert run.metrics["validation"]["accuracy"] == 1.0
     assert run.metrics["validation"]["images"] == 6
     assert run.model.input.shape == (None, 32, 32, 4)
 
 
+@pytest.mark.slow
 def test_run_and_model_keep_the_statistics_of_the_training_images(run):
     lines = (run.path / "manifest.csv").read_text().splitlines()
     paths = [line.split(",")[0] for line in lines if ",train," in line]
@@ -83,6 +85,7 @@ def test_run_and_model_keep_the_statistics_of_the_training_images(run):
     np.testing.assert_allclose(np.array(rescale.offset), -mean / deviation, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_files_arrays_and_folders_are_predicted_alike(run, folder, tmp_path):
     path = folder / "high" / "3.npy"
     pixels = np.load(path)
@@ -107,6 +110,7 @@ def _write(path, data):
     return path
 
 
+@pytest.mark.slow
 def test_evaluation_reads_the_same_arrays(run, folder):
     again = run.evaluate()
     whole = run.evaluate(folder, tta="flip_vertical")

@@ -217,6 +217,7 @@ def test_runs_has_the_verb_too(tmp_path):
     assert "the recipes are equal" in printed
 
 
+@pytest.mark.slow
 def test_comparing_imports_no_tensorflow(tmp_path):
     """A process of its own: this one has imported it."""
     for _ in range(2):

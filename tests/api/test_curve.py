@@ -36,6 +36,7 @@ def run_and_events(tmp_path_factory):
         return tl.curve(values, out=folder, fractions=[1, 0.3], progress=events.append), events
 
 
+@pytest.mark.slow
 def test_every_method_learns_from_every_part(run_and_events):
     run, _ = run_and_events
 
@@ -79,6 +80,7 @@ def test_a_part_learns_the_same_whatever_was_learned_before(run_and_events, tmp_
     assert scores(alone.points) == scores(run.points)
 
 
+@pytest.mark.slow
 def test_features_are_computed_once_for_all_parts(run_and_events):
     run, events = run_and_events
 
@@ -114,6 +116,7 @@ def test_a_curve_goes_on_where_it_was_interrupted(run_and_events, tmp_path, monk
         tl.curve(values, out=tmp_path / "none", resume=True)
 
 
+@pytest.mark.slow
 def test_a_curve_says_that_it_holds_no_model(run_and_events):
     run, _ = run_and_events
 
@@ -228,6 +231,7 @@ def test_every_part_trains_in_the_precision_of_the_recipe(tmp_path, monkeypatch)
     assert trained == [("bfloat16", "bfloat16")] * 4  # transfer and scratch, on two parts
 
 
+@pytest.mark.slow
 def test_a_curve_has_a_report(run_and_events):
     run, _ = run_and_events
 

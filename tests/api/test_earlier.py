@@ -123,6 +123,7 @@ def test_an_export_of_an_earlier_version_gives_what_its_run_predicted(exported):
     np.testing.assert_allclose(outputs["probabilities"], shares, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_an_export_of_an_earlier_version_equals_the_model_that_today_reads(exported):
     run, _, pixels, _ = exported
     served = tf.saved_model.load(str(run.folder.export / "saved_model/1"))

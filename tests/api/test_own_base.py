@@ -209,6 +209,7 @@ def reopened(run, tmp_path):
     return tl.load_run(tmp_path / "copy")
 
 
+@pytest.mark.slow
 def test_a_reopened_run_evaluates_and_predicts_without_its_base(reopened, run, photos):
     assert reopened.evaluate()["accuracy"] == run.metrics["test"]["accuracy"]
     assert reopened.predict(photos / "ants")[0].label in ("ants", "bees", "wasps")

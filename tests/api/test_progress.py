@@ -81,6 +81,7 @@ def test_a_script_sees_warnings_alone_and_by_logging(recipe, tmp_path, caplog, c
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_progress_true_prints_what_the_command_line_prints(recipe, tmp_path, capsys, caplog):
     run = tl.finetune(recipe, out=tmp_path / "run", progress=True)
 

@@ -189,6 +189,7 @@ def test_the_images_of_a_recipe_that_are_wrong_are_named_once(values, tmp_path):
     assert len(caught.value.problems) == 1
 
 
+@pytest.mark.slow
 def test_the_command_nominates_and_says_what_to_type(values, ranking, tmp_path):
     (tmp_path / "r.yaml").write_text(json.dumps(values))
     known = next(base for base in ranking.bases if base.name == "lenet5")

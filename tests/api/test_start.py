@@ -33,10 +33,15 @@ class Recorder(keras.callbacks.Callback):
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """A run of 3, 5 and 8, another of 8, 9 and 3 that starts from it, and its first weights."""
-    folder = tmp_path_factory.mktemp("runs")
-    first = tl.finetune(tuned_recipe(), out=folder / "first")
+def first(tmp_path_factory):
+    """A run of 3, 5 and 8."""
+    return tl.finetune(tuned_recipe(), out=tmp_path_factory.mktemp("runs") / "first")
+
+
+@pytest.fixture(scope="module")
+def runs(first):
+    """The run, another of 8, 9 and 3 that starts from it, and its first weights."""
+    folder = first.path.parent
     recorder, events = Recorder(), []
     values = {"data.classes": ["8", "9", "3"], "interpolate": True}
     second = tl.finetune(
@@ -46,6 +51,7 @@ def runs(tmp_path_factory):
     return first, second, recorder.weights, events
 
 
+@pytest.mark.slow
 def test_the_base_and_the_outputs_of_equal_classes_begin_as_the_run_left_them(runs):
     first, second, weights, _ = runs
     kernel, bias = first.model.get_layer("predictions").get_weights()
@@ -59,6 +65,7 @@ def test_the_base_and_the_outputs_of_equal_classes_begin_as_the_run_left_them(ru
     np.testing.assert_array_equal(weights["predictions"][1][[0, 2]], bias[[2, 0]])
 
 
+@pytest.mark.slow
 def test_the_output_of_a_new_class_begins_as_long_as_the_others_and_is_of_use(runs):
     second, weights = runs[1:3]
     lengths = np.linalg.norm(weights["predictions"][0], axis=0)
@@ -68,6 +75,7 @@ def test_the_output_of_a_new_class_begins_as_long_as_the_others_and_is_of_use(ru
     assert start["epoch"] == 0 and start["val_accuracy"] > 0.6  # 0.33 is luck
 
 
+@pytest.mark.slow
 def test_the_run_says_what_became_of_the_classes(runs):
     first, second, _, events = runs
     lock = json.loads(second.folder.lock.read_text())
@@ -81,6 +89,7 @@ def test_the_run_says_what_became_of_the_classes(runs):
     assert second.recipe.model.start == first.path
 
 
+@pytest.mark.slow
 def test_mixtures_begin_with_the_run_as_no_phase_trains_the_head_before(runs):
     rows = runs[1].history
     mixtures = [row for row in rows if row["phase"] == "interpolate"]
@@ -122,14 +131,12 @@ def test_a_base_of_the_users_own_is_carried_over_too(tmp_path):
         ({"model.start": "nowhere"}, "is no run"),
     ],
 )  # fmt: skip
-def test_another_network_is_refused_by_name(runs, changes, message):
+def test_another_network_is_refused_by_name(first, changes, message):
     with pytest.raises(tl.errors.ToolkitError, match=message):
-        plan_values(tuned_recipe(), {"model.start": str(runs[0].path)} | changes)
+        plan_values(tuned_recipe(), {"model.start": str(first.path)} | changes)
 
 
-def test_a_run_does_not_take_the_place_of_its_start(runs):
-    first = runs[0]
-
+def test_a_run_does_not_take_the_place_of_its_start(first):
     with pytest.raises(RecipeError, match="is the run that training starts from"):
         tl.finetune(tuned_recipe(), start=first, out=first.path, overwrite=True)
 
@@ -137,8 +144,7 @@ def test_a_run_does_not_take_the_place_of_its_start(runs):
 
 
 @pytest.mark.parametrize("verb", [tl.curve, tl.search])
-def test_nor_does_a_curve_or_a_search_that_starts_from_it(runs, verb):
-    first = runs[0]
+def test_nor_does_a_curve_or_a_search_that_starts_from_it(first, verb):
     overrides = {"model.start": str(first.path)}
 
     with pytest.raises(RecipeError, match="is the run that training starts from"):
@@ -147,10 +153,10 @@ def test_nor_does_a_curve_or_a_search_that_starts_from_it(runs, verb):
     assert first.folder.model.is_file()
 
 
-def test_a_search_and_a_baseline_start_from_it_too(runs):
+def test_a_search_and_a_baseline_start_from_it_too(first):
     values = tuned_recipe(baseline={"~model.start": None, "seed": 1})
     values["search"] = {"space": {"phases.tune.learning_rate": {"choices": [1e-3, 1e-2]}}}
-    plan, _ = plan_values(values, {"model.start": str(runs[0].path)})
+    plan, _ = plan_values(values, {"model.start": str(first.path)})
 
     trial = tl.plan.check.plan_trial(plan, {"phases.tune.learning_rate": 1e-3})
 
@@ -158,20 +164,20 @@ def test_a_search_and_a_baseline_start_from_it_too(runs):
     assert training_settings(tl.plan.check.plan_baseline(plan)).carried is None
 
 
-def test_a_baseline_from_scratch_starts_from_no_run(runs):
-    plan, _ = plan_values(tuned_recipe(baseline="scratch"), {"model.start": str(runs[0].path)})
+def test_a_baseline_from_scratch_starts_from_no_run(first):
+    plan, _ = plan_values(tuned_recipe(baseline="scratch"), {"model.start": str(first.path)})
 
     scratch = tl.plan.check.plan_baseline(plan)
 
-    assert plan.weights_file == runs[0].folder.model
+    assert plan.weights_file == first.folder.model
     assert (scratch.start, scratch.weights_file, scratch.recipe.model.start) == (None, None, None)
 
 
-def test_the_command_line_names_the_run(runs, tmp_path):
+def test_the_command_line_names_the_run(first, tmp_path):
     (tmp_path / "r.yaml").write_text(json.dumps(tuned_recipe()))
 
     refused = tltool("finetune", "r.yaml", "--from", "digits/7", cwd=tmp_path, code=None)
-    valid = tltool("validate", "r.yaml", f"model.start={runs[0].path}", cwd=tmp_path)
+    valid = tltool("validate", "r.yaml", f"model.start={first.path}", cwd=tmp_path)
 
     assert "digits/7  is no run" in refused.stderr
     assert "base and head carried over; outputs kept: 3, 5, 8" in valid.stdout + valid.stderr

@@ -31,6 +31,7 @@ def recipe(tmp_path, draw_photos, write_recipe):
     return write_recipe(tmp_path / "r.yaml", draw_photos(tmp_path / "photos"))
 
 
+@pytest.mark.slow
 def test_a_loaded_recipe_is_taken_by_every_verb_that_takes_a_recipe(recipe, tmp_path):
     loaded = tl.load_recipe(recipe)
 
@@ -190,6 +191,7 @@ def test_architectures_are_listed_by_the_names_that_recipes_use(recipe):
     assert tl.describe_architecture("lenet5").parameters == 60856
 
 
+@pytest.mark.slow
 def test_the_model_before_training_is_that_from_which_finetune_starts(recipe, tmp_path):
     untrained = {"phases.head.epochs": 0}
 

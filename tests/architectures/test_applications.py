@@ -70,9 +70,9 @@ def test_a_shortcut_that_a_tiny_alpha_adds_moves_the_end_of_its_unit(draw):
     assert recorded["block_10"] == "block_10_project_BN"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "alpha", "size"),
-    [("mobilenet", 0.5, 160), pytest.param("mobilenet_v2", 1.3, 96, marks=pytest.mark.slow)],
+    ("name", "alpha", "size"), [("mobilenet", 0.5, 160), ("mobilenet_v2", 1.3, 96)]
 )
 def test_the_weight_file_is_the_one_that_keras_fetches(name, alpha, size, requested):
     file = find_weight_file(ARCHITECTURES[name], {"alpha": alpha}, (size, size))

@@ -94,7 +94,7 @@ CIFAR_COUNTS = {
 
 @pytest.mark.parametrize(
     ("depth", "growth_rate", "bc"),
-    mark_slow(CIFAR_COUNTS, quick=[(40, 12, False), (40, 36, True)]),
+    mark_slow(CIFAR_COUNTS, quick=[(40, 12, False)]),
 )
 @pytest.mark.usefixtures("blank")
 def test_that_for_cifar_has_the_parameters_of_the_reference(depth, growth_rate, bc):
@@ -138,11 +138,12 @@ def test_each_block_for_cifar_ends_with_the_maps_of_the_reference(arguments, map
     assert tuple(layer.output.shape[-1] for layer in ends) == maps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "sides", "transition_pool", "kind"),
     [
-        mark((224, (112, 56, 28, 14, 7), "average", keras.layers.AveragePooling2D)),
-        mark((193, (97, 49, 24, 12, 6), "average", keras.layers.AveragePooling2D)),
+        (224, (112, 56, 28, 14, 7), "average", keras.layers.AveragePooling2D),
+        (193, (97, 49, 24, 12, 6), "average", keras.layers.AveragePooling2D),
         (193, (97, 49, 24, 12, 6), "max", keras.layers.MaxPooling2D),
     ],
 )
@@ -356,11 +357,12 @@ def test_the_smallest_image_that_its_docstring_names_leaves_a_map(builder, depth
     assert build(size, builder, depth=depth).output.shape[1:3] == (side, side)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("builder", "arguments"),
     [
-        pytest.param(build_densenet, {"dropout": 0.2}, marks=SLOW),
-        mark((build_cifar_densenet, {"depth": 22})),
+        (build_densenet, {"dropout": 0.2}),
+        (build_cifar_densenet, {"depth": 22}),
         (build_cifar_densenet, {"depth": 22, "bottleneck": True, "dropout": 0.2}),
     ],
 )

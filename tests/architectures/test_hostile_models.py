@@ -3,7 +3,6 @@
 import ast
 import re
 import sys
-from pathlib import Path
 
 import keras
 import pytest
@@ -15,6 +14,7 @@ from tests.architectures.hostile_models import (
     write_archive,
 )
 from tests.architectures.own_models import build_inner
+from tests.syntax import PACKAGE, nodes_of
 from tl_toolkit.api.model import load_model
 from tl_toolkit.architectures.loading import LoadError, load_keras_model, try_loading
 from tl_toolkit.architectures.own import load_own_model
@@ -23,7 +23,6 @@ from tl_toolkit.catalog.weight_files import inspect_weights
 from tl_toolkit.errors import DataError, RecipeError, WeightsError
 from tl_toolkit.recipe.load import build_recipe
 
-PACKAGE = Path(__file__).resolve().parents[2] / "tl_toolkit"
 FORBIDDEN = ("socket.", "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn")
 _watched = {"folder": None, "events": []}
 
@@ -105,7 +104,7 @@ def test_keras_is_called_in_one_module_which_scans_first():
     callers = {}
     for path in PACKAGE.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
-        for node in ast.walk(ast.parse(text)) if re.search("load_model|safe_mode", text) else ():
+        for node in nodes_of(path) if re.search("load_model|safe_mode", text) else ():
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("saving.load_model"):
                 safe = {k.arg: ast.unparse(k.value) for k in node.keywords}
                 callers.setdefault(path.name, []).append(safe)

@@ -129,7 +129,8 @@ def test_its_hypercolumn_is_the_maps_of_the_paper(name, channels, batch_norm):
         assert tuple(found) == find_architecture(name).taps
 
 
-@pytest.mark.parametrize("batch_norm", [pytest.param(False, marks=SLOW), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_norm", [False, True])
 def test_what_is_read_has_gone_through_the_relu(batch_norm):
     base = build(32, conv7=False, batch_norm=batch_norm)
     fill(base)
@@ -202,6 +203,7 @@ def assemble_pixels(base, head, *, normalize=False, **arguments):
     return build_transfer(base, task=task, arguments=arguments)
 
 
+@pytest.mark.slow
 def test_a_recipe_reaches_the_linear_model_from_scratch_without_conv7():
     transfer = assemble_pixels("pixelnet_c12345", layers_of(), batch_norm=True)
 

@@ -126,6 +126,7 @@ def test_188_pixels_are_the_smallest_image_without_padding():
         build(172, padding="valid", filters=2)
 
 
+@pytest.mark.slow
 def test_tiles_predict_what_the_whole_image_does():
     keras.utils.set_random_seed(0)
     image = np.random.default_rng(0).normal(size=(1, 52, 52, 1)).astype("float32")

@@ -38,10 +38,10 @@ def run_process(code, cwd):
     "death, number",
     [
         ("os.abort()", signal.SIGABRT),
-        pytest.param(
-            "os.kill(os.getpid(), signal.SIGSEGV)", signal.SIGSEGV, marks=pytest.mark.slow
+        *(
+            pytest.param(f"os.kill(os.getpid(), signal.{name})", number, marks=pytest.mark.slow)
+            for name, number in (("SIGSEGV", signal.SIGSEGV), ("SIGKILL", signal.SIGKILL))
         ),
-        ("os.kill(os.getpid(), signal.SIGKILL)", signal.SIGKILL),
     ],
 )
 def test_what_is_written_before_a_process_dies_is_in_the_log_of_the_run(tmp_path, death, number):

@@ -77,6 +77,7 @@ def test_each_image_gets_a_picture_and_the_page_shows_all(place, photos):
     assert not re.search(r"(src|href)=[\"'](?!data:)", page)
 
 
+@pytest.mark.slow
 def test_json_says_what_was_explained(place, photos):
     photo = photos / "ants" / "0.jpg"
     done = tltool(
@@ -121,6 +122,7 @@ def test_a_changed_model_is_explained_as_it_is(place, photos):
     )
 
 
+@pytest.mark.slow
 def test_pixels_are_explained_with_their_share(tmp_path, photos):
     task = Segmentation(CLASSES, PixelSettings(taps=("block2",)))
     make_run(

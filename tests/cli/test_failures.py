@@ -108,6 +108,7 @@ def test_a_resume_with_another_seed_is_refused_with_what_to_type(tmp_path, recip
     assert_told(done, 2, "was begun with another seed (0 before, 7 now)", "--resume --out")
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite(tmp_path, recipe):
     burst = ["phases.head.optimizer=sgd", "phases.head.learning_rate=1e38", "phases.head.epochs=3"]
 
@@ -305,7 +306,7 @@ class Usage:
     ("stdout", "code", "stderr"),
     [
         ("/dev/full", 7, "stdout  cannot be written: No space left on device. Try:"),
-        ("closed pipe", 141, ""),
+        pytest.param("closed pipe", 141, "", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize(

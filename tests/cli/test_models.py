@@ -126,6 +126,7 @@ def test_show_draw_and_probe_take_arguments_in_one_way(typed, tmp_path, monkeypa
     assert [block["shape"][-1] for block in probe["blocks"]][-1] == 256
 
 
+@pytest.mark.slow
 def test_probe_takes_folders_and_files(tmp_path, draw_photos):
     photos = draw_photos(tmp_path / "photos", count=2)
     odd = photos / "a=1.jpg"

@@ -285,6 +285,7 @@ def test_a_whole_run_offline_opens_no_socket(
     assert opened == []
 
 
+@pytest.mark.slow
 def test_weight_files_are_handled_without_tensorflow(tmp_path, keras_models):
     """A process of its own: what is imported is asked."""
     keras_models.mkdir(parents=True)

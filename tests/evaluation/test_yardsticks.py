@@ -98,12 +98,7 @@ def finetune(folder, **options):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return finetune(tmp_path_factory.mktemp("alone"))
-
-
-@pytest.fixture(scope="module")
-def beside(tmp_path_factory):
-    """The run, and the same network from scratch beside it."""
+    """A run, and the same network from scratch beside it."""
     return finetune(tmp_path_factory.mktemp("beside"), versus="scratch")
 
 
@@ -141,9 +136,7 @@ def test_the_run_is_compared_with_the_probe_on_the_same_images(run):
     assert run.evaluate()["neighbors"] == measured["neighbors"]
 
 
-@pytest.mark.slow
-def test_the_same_network_from_scratch_stands_beside_the_run(beside):
-    run = beside
+def test_the_same_network_from_scratch_stands_beside_the_run(run):
     path = run.path / "baseline" / "phases" / "1-scratch"
     receipt = json.loads((path / "receipt.json").read_text())
     scratch = run.metrics["baseline"]
@@ -158,10 +151,10 @@ def test_the_same_network_from_scratch_stands_beside_the_run(beside):
 
 
 @pytest.mark.slow
-def test_the_summary_names_what_each_row_is_of(beside):
+def test_the_summary_names_what_each_row_is_of(run):
     file = io.StringIO()
 
-    open_console(file).print(build_summary(beside.metrics, beside.recipe.task))
+    open_console(file).print(build_summary(run.metrics, run.recipe.task))
 
     rows = [line.split("  ")[0].strip() for line in file.getvalue().splitlines()]
     assert rows[1:] == [

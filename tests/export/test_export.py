@@ -80,6 +80,7 @@ def assert_it_is_published(folder, paths):
     assert (paths["saved_model"] / "saved_model.pb").is_file()
 
 
+@pytest.mark.slow
 def test_an_export_that_is_equal_is_published(published):
     assert_it_is_published(*published)
 
@@ -90,6 +91,7 @@ def test_an_export_that_resizes_otherwise_is_published_too(tmp_path, resize):
     assert_it_is_published(tmp_path, publish_model(build_model(), tmp_path, resize=resize))
 
 
+@pytest.mark.slow
 def test_both_signatures_share_one_graph_of_the_model(published):
     path = published[1]["saved_model"]
 
@@ -106,9 +108,8 @@ def test_an_export_that_differs_is_not_published_and_keeps_the_old_one(tmp_path)
     assert_the_old_one_stays(lambda: publish_model(build_model(noisy=True), tmp_path), tmp_path)
 
 
-@pytest.mark.parametrize(
-    "task", [Classification(CLASSES), pytest.param(Segmentation(CLASSES), marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("task", [Classification(CLASSES), Segmentation(CLASSES)])
 def test_exported_weights_load_through_keras_alone_under_their_own_name(tmp_path, task):
     transfer = build_transfer("mobilenet", arguments={"alpha": 0.25}, task=task)
     finished = FinishedModel(transfer.model, task, "stretch")

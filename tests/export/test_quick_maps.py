@@ -20,6 +20,8 @@ from tl_toolkit.recipe.load import build_recipe, dump_recipe
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.registry import build_task
 
+pytestmark = pytest.mark.slow
+
 SIZE = (32, 48)
 SIZES = [(60, 80), (32, 48), (41, 23), (300, 200)]  # the last one is two tiles
 MOBILENET = ("mobilenet", {"alpha": 0.25})
@@ -100,7 +102,6 @@ def test_masks_are_those_of_keras_at_the_files_own_sizes(made):
     assert_masks_are_those_of_keras(made, "stretch")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
 def test_masks_of_a_deeper_base_are_those_of_keras(made_of_mobilenet, resize):
     assert_masks_are_those_of_keras(made_of_mobilenet, resize)
@@ -123,7 +124,6 @@ def assert_masks_are_those_of_keras(made, resize):
         assert item.shares == pytest.approx(expected.shares, abs=0.001)
 
 
-@pytest.mark.slow
 def test_a_process_of_its_own_writes_masks_without_tensorflow(made, tmp_path):
     """It tells by its modules: this process has TensorFlow."""
     words = ["predict", str(made), str(made / "photos"), "--out", str(tmp_path / "quick")]
@@ -184,7 +184,6 @@ def test_an_export_of_an_earlier_version_lacks_the_second_file(made, tmp_path):
     assert "tltool export" in caught.value.problems[0].hint
 
 
-@pytest.mark.slow
 def test_a_second_file_that_differs_is_not_published(made, tmp_path, monkeypatch):
     copied = shutil.copytree(made, tmp_path / "run")
     run = Run(RunFolder(copied))
@@ -199,7 +198,6 @@ def test_a_second_file_that_differs_is_not_published(made, tmp_path, monkeypatch
     assert (copied / "export" / "model.lines.tflite").read_bytes() == before
 
 
-@pytest.mark.slow
 def test_a_second_file_that_ends_its_process_ends_no_other(made, tmp_path, monkeypatch):
     process = tmp_path / "ends.py"
     process.write_text("import os; os.abort()")
@@ -210,7 +208,6 @@ def test_a_second_file_that_ends_its_process_ends_no_other(made, tmp_path, monke
         lines.write_lines(FinishedModel(run.model, run._task, "stretch"), tmp_path, LIMIT)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name", "limit"), [("edges", "probability", ROUNDED), ("normals", "normal", 0.05)]
 )

@@ -56,6 +56,7 @@ def fill(photos, location, part=4, **features):
     return max(computed, default=0)
 
 
+@pytest.mark.slow
 def test_a_second_host_reads_what_the_first_one_computed(photos, store, tmp_path):
     system, root, address, become = store
     assert fill(photos, tmp_path / "alone") == 27

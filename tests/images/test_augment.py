@@ -265,7 +265,6 @@ ONE_MOVE = [
 ]
 OPERATIONS = keras.layers.RandAugment._AUGMENT_LAYERS
 GEOMETRIC = ("random_shear", "random_translation", "random_rotation")
-FIRST = ("random_shear", 1)
 COLORS = np.array([[0, 200, 90], [50, 10, 240], [100, 90, 20], [150, 250, 130], [200, 60, 180]])
 
 
@@ -334,14 +333,9 @@ def test_a_flipped_mask_equals_the_flipped_image_everywhere(name, scenes):
     np.testing.assert_array_equal(move(MOVES[name], masks), changed[..., 0] / 50)
 
 
-@pytest.mark.parametrize(
-    ("name", "num_ops"),
-    [
-        pytest.param(name, count, marks=[] if (name, count) == FIRST else pytest.mark.slow)
-        for name in GEOMETRIC
-        for count in (1, 2)
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("num_ops", [1, 2])
+@pytest.mark.parametrize("name", GEOMETRIC)
 def test_a_mask_moves_by_each_operation_of_rand_augment(name, num_ops, scenes, monkeypatch):
     masks, images = scenes
     monkeypatch.setattr(augment_module._RandAugment, "_AUGMENT_LAYERS", [name])

@@ -345,6 +345,7 @@ def test_an_image_of_the_most_pixels_is_not_refused_for_its_size(write_png):
     assert "damaged" in refusal(encoded)
 
 
+@pytest.mark.slow
 def test_random_damage_never_does_more_than_refuse(draw, encode):
     random = np.random.default_rng(0)
     modes = {"JPEG": "RGB", "PNG": "P", "GIF": "P", "BMP": "P", "WEBP": "RGB"}

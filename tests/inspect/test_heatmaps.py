@@ -276,6 +276,7 @@ def build_pixels(base="vgg_tiny", size=(32, 32), classes=3, taps=("block2",), **
     return build_transfer(base, task=task, size=size, **settings).model
 
 
+@pytest.mark.slow
 def test_of_pixels_the_scores_count_where_the_class_is_predicted():
     model = build_pixels()
     images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)

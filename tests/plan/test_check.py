@@ -484,7 +484,13 @@ print(sorted(heavy))
 """
 
 
-@pytest.mark.parametrize("overrides", [[], ["model.weights=x.yaml", "phases.tune.unfreeze=[x]"]])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        pytest.param([], marks=pytest.mark.slow),
+        ["model.weights=x.yaml", "phases.tune.unfreeze=[x]"],
+    ],
+)
 def test_check_imports_nothing_heavy(recipe, overrides):
     result = subprocess.run(
         [sys.executable, "-c", CODE, *overrides], capture_output=True, text=True, check=True

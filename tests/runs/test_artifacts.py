@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.syntax import PACKAGE, nodes_of
 from tl_toolkit.runs.folder import ARTIFACTS, RunFolder, describe_artifacts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,14 +53,13 @@ BELOW_RUNS = {  # layers that know no run folder
 def test_no_code_but_the_list_names_the_file_of_an_artifact():
     names = {Path(artifact.relative).name for artifact in ARTIFACTS}
     names = {name for name in names if "." in name}
-    package = ROOT / "tl_toolkit"
 
-    texts = {path: path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
+    texts = {path: path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
     literals = {
-        (str(path.relative_to(package)), node.value)
+        (str(path.relative_to(PACKAGE)), node.value)
         for path, text in texts.items()
         if any(name in text for name in names)
-        for node in ast.walk(ast.parse(text))
+        for node in nodes_of(path)
         if isinstance(node, ast.Constant) and node.value in names
     }
 

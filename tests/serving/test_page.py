@@ -85,6 +85,7 @@ def test_the_token_is_typed(page, small_model, photo):
         assert text_of(page, "h2") == NAMES[1]
 
 
+@pytest.mark.slow
 def test_a_mask_is_laid_over_its_image(page, tmp_path, photo):
     with tl.serve(write_model(tmp_path / "masks", kind=Masks), port=0, progress=False) as server:
         page.open(server.url)
@@ -119,6 +120,7 @@ def colours_of(page):
     )
 
 
+@pytest.mark.slow
 def test_what_a_model_says_of_its_limits_is_shown(page, tmp_path, photo):
     folder = write_model(tmp_path / "doubtful", kind=Doubtful)
     with tl.serve(folder, port=0, progress=False) as server:

@@ -102,6 +102,7 @@ def test_a_large_body_is_refused(serve):
     assert post(server).status_code == 200
 
 
+@pytest.mark.slow
 def test_bodies_in_memory_are_bounded(serve, monkeypatch):
     monkeypatch.setattr(messages, "_HELD", 0.5)
     server = serve(max_body_mib=0.001)
@@ -159,6 +160,7 @@ def test_what_is_no_gzip_is_refused(server):
     assert post_gzip(server, b"").json()["error"] == "JSON Parse error: The document is empty"
 
 
+@pytest.mark.slow
 def test_gzip_is_refused_that_unpacks_to_too_much(serve):
     server = serve(max_body_mib=0.1)
     bomb = gzip.compress(bytes(5 << 20))  # 5 KB
@@ -232,6 +234,7 @@ def test_a_body_that_comes_behind_its_answer_ends_the_connection(serve):
             read_all(connection)  # the end of the connection
 
 
+@pytest.mark.slow
 def test_an_answer_that_nobody_reads_ends_the_connection(serve):
     server = serve(timeout_seconds=0.2)
     request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -357,6 +360,7 @@ def test_health_and_the_page_need_no_token_and_all_else_does(guarded):
     assert codes == dict.fromkeys(paths[:3], 200) | dict.fromkeys(paths[3:], 401)
 
 
+@pytest.mark.slow
 def test_an_address_that_others_reach_is_warned_of_without_a_token(small_model):
     def told(**settings):
         texts = []

@@ -560,6 +560,7 @@ def test_batches_of_objects_are_read_several_at_a_time(bucket, monkeypatch):
     assert len(list(batches)) == 4
 
 
+@pytest.mark.slow
 def test_a_run_on_objects_equals_one_on_files(bucket, tmp_path, monkeypatch):
     local = tl.finetune(recipe_of(str(tmp_path / "photos")), out=tmp_path / "local")
     remote = tl.finetune(recipe_of(bucket[2]), out=tmp_path / "remote")

@@ -621,6 +621,7 @@ def test_listing_imports_no_library_in_a_process_of_its_own(make_folders):
     assert result.stdout.strip() == "set()", result.stderr
 
 
+@pytest.mark.slow
 def test_validate_does_not_load_what_renders_glyphs_in_a_process_of_its_own(tmp_path):
     (tmp_path / "r.yaml").write_text(
         "version: 1\nname: glyphs\ndata: {builtin: glyphs, validation: 0.2, image_size: 32}\n"

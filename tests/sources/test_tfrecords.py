@@ -289,6 +289,7 @@ def train_on(source, out):
     )
 
 
+@pytest.mark.slow
 def test_a_run_on_a_compressed_file_is_checked_trained_and_measured(pets, tmp_path):
     checked = tltool("data", "check", pets.name, "--json", cwd=tmp_path)
 

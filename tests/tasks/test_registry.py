@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-import tl_toolkit
 from tests.pixels import TASKS as DRAWN
 from tests.pixels import make_recipe
+from tests.syntax import PACKAGE, nodes_of, parse_package
 from tl_toolkit.plan.network import resolve_head
 from tl_toolkit.plan.tasks import TaskPlanning, plan_task
 from tl_toolkit.recipe.load import build_recipe
@@ -18,7 +18,6 @@ from tl_toolkit.tasks.dense.task import DenseTask
 from tl_toolkit.tasks.image import ImageTask
 from tl_toolkit.tasks.registry import build_task
 
-PACKAGE = Path(tl_toolkit.__file__).parent
 DENSE = {name for name in TASKS if find_task(name).is_dense}
 # Where strings outside the tasks name one, and why.
 NAMING = {
@@ -105,11 +104,11 @@ def test_a_task_is_scored_by_what_is_better_the_higher_it_is(name):
 
 @pytest.fixture(scope="module")
 def modules_outside():
-    """The place of each module outside the tasks, and its nodes: parsed once, it takes seconds."""
-    places = [path.relative_to(PACKAGE) for path in sorted(PACKAGE.rglob("*.py"))]
+    """The place of each module outside the tasks, and its nodes."""
+    places = {path: path.relative_to(PACKAGE) for path in parse_package()}
     return [
-        (place.as_posix(), list(ast.walk(ast.parse((PACKAGE / place).read_text()))))
-        for place in places
+        (place.as_posix(), nodes_of(path))
+        for path, place in places.items()
         if place.parts[0] != "tasks"
     ]
 

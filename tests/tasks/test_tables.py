@@ -20,6 +20,7 @@ from tl_toolkit.evaluation.metrics import check_thresholds
 from tl_toolkit.evaluation.pairing import read_predictions
 from tl_toolkit.export.asking import ask
 from tl_toolkit.printing.markdown import read_front_matter
+from tl_toolkit.recipe.tasks import find_task
 from tl_toolkit.reports.page import write_report
 
 TABLES = {"multilabel": "labels", "regression": "numbers"}
@@ -32,22 +33,25 @@ def tables(tmp_path_factory):
     return draw_tables(tmp_path_factory.mktemp("tables") / "data")
 
 
+def train(task, tables, out):
+    recipe = make_recipe(task, tables / f"{TABLES[task]}.csv", yardsticks=False)
+    return tl.finetune(recipe, out=out / task)
+
+
 @pytest.fixture(scope="module")
-def runs(tables, tmp_path_factory):
-    """A finished run of each task, by its name."""
-    folder = tmp_path_factory.mktemp("runs")
-    return {
-        task: tl.finetune(
-            make_recipe(task, tables / f"{table}.csv", yardsticks=False), out=folder / task
-        )
-        for task, table in TABLES.items()
-    }
+def of_labels(tables, tmp_path_factory):
+    return train("multilabel", tables, tmp_path_factory.mktemp("runs"))
 
 
-@pytest.fixture(params=TABLES)
-def run(request, runs):
+@pytest.fixture(scope="module")
+def of_numbers(tables, tmp_path_factory):
+    return train("regression", tables, tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(params=["of_labels", pytest.param("of_numbers", marks=pytest.mark.slow)])
+def run(request):
     """The run of each task, opened anew."""
-    return Run(runs[request.param].folder)
+    return Run(request.getfixturevalue(request.param).folder)
 
 
 def export(run):
@@ -108,29 +112,30 @@ def test_a_card_claims_the_metrics_of_its_task_and_columns_are_counted(run):
     assert ("pipeline_tag" in read_front_matter(text)) == (task.kind == "multilabel")
 
 
-def test_the_model_before_training_gives_the_units_of_the_table(runs, tables):
+@pytest.mark.slow
+def test_the_model_before_training_gives_the_units_of_the_table(of_numbers, tables):
     model = tl.build_model(make_recipe("regression", tables / "numbers.csv"))
 
-    weights = [of.get_layer("head_units").get_weights() for of in (model, runs["regression"].model)]
+    weights = [of.get_layer("head_units").get_weights() for of in (model, of_numbers.model)]
     np.testing.assert_array_equal(*weights)
     assert weights[0][1][0] > 1000  # the mean size
 
 
-def test_a_hypermodel_has_what_its_loss_takes_from_the_targets(runs, tables):
+@pytest.mark.slow
+def test_a_hypermodel_has_what_its_loss_takes_from_the_targets(of_numbers, tables):
     hypermodel = tl.hypermodel(make_recipe("regression", tables / "numbers.csv"))
 
     model = hypermodel.build(keras_tuner.HyperParameters())
 
-    weights = [of.get_layer("head_units").get_weights() for of in (model, runs["regression"].model)]
+    weights = [of.get_layer("head_units").get_weights() for of in (model, of_numbers.model)]
     np.testing.assert_array_equal(*weights)
 
 
-def test_predictions_of_a_run_of_labels_can_be_compared_line_by_line(runs):
-    run = runs["multilabel"]
-    rows = read_table(run.folder.predictions.read_text())
+def test_predictions_of_a_run_of_labels_can_be_compared_line_by_line(of_labels):
+    rows = read_table(of_labels.folder.predictions.read_text())
 
     right = sum(row["labels"] == row["predicted"] for row in rows)
-    thresholds = json.loads(run.folder.task_state.read_text())["thresholds"]
+    thresholds = json.loads(of_labels.folder.task_state.read_text())["thresholds"]
     for row in rows:
         above = [name for name in CLASSES if float(row[f"probability_{name}"]) >= thresholds[name]]
         assert row["predicted"] == "|".join(above)
@@ -139,9 +144,9 @@ def test_predictions_of_a_run_of_labels_can_be_compared_line_by_line(runs):
     assert right > len(rows) / 2
 
 
-def test_predictions_of_a_run_of_numbers_are_in_the_units_of_the_table(runs, tables):
-    run = runs["regression"]
-    rows = read_table(run.folder.predictions.read_text())
+@pytest.mark.slow
+def test_predictions_of_a_run_of_numbers_are_in_the_units_of_the_table(of_numbers, tables):
+    rows = read_table(of_numbers.folder.predictions.read_text())
     written = {row["path"]: row for row in read_table((tables / "numbers.csv").read_text())}
 
     for row in rows:
@@ -150,7 +155,7 @@ def test_predictions_of_a_run_of_numbers_are_in_the_units_of_the_table(runs, tab
         assert float(row["dose"]) == float(original["dose"])
     errors = [abs(float(row["size"]) - float(row["predicted_size"])) for row in rows]
     assert np.mean(errors) == pytest.approx(
-        run.metrics["validation"]["per_column"]["size"]["mae"], rel=1e-4
+        of_numbers.metrics["validation"]["per_column"]["size"]["mae"], rel=1e-4
     )
     assert np.mean(errors) < 60  # sizes are from 1040 to 1280
 
@@ -164,6 +169,7 @@ def test_a_kept_model_measures_as_the_run_did(run):
     assert again["split"] == "validation"
 
 
+@pytest.mark.slow
 def test_a_table_is_measured_like_the_recipes(run, tables, tmp_path):
     kind = run.recipe.task.kind
     rows = read_table(run.folder.predictions.read_text())
@@ -181,8 +187,8 @@ def test_a_table_is_measured_like_the_recipes(run, tables, tmp_path):
 
 
 @pytest.mark.slow
-def test_columns_of_flags_are_measured_like_names(runs, tables):
-    run = Run(runs["multilabel"].folder)
+def test_columns_of_flags_are_measured_like_names(of_labels, tables):
+    run = Run(of_labels.folder)
 
     by_name, by_flag = (run.evaluate(tables / f"{name}.csv") for name in ("labels", "flags"))
 
@@ -204,8 +210,8 @@ def test_the_command_line_measures_and_holds_against_limits(run, tmp_path):
         assert float(dose[1]) == pytest.approx(mae, rel=0.01)
 
 
-def test_errors_have_upper_limits_and_scores_lower_ones(runs):
-    lower = runs["regression"].recipe.task.lower_is_better
+def test_errors_have_upper_limits_and_scores_lower_ones():
+    lower = find_task("regression").lower_is_better
     metrics = {"r2": 0.5, "mae": 2.0, "rmse": 3.0}
 
     check_thresholds(metrics, {"r2": 0.4, "mae": 2.5, "rmse": 3.0}, lower_is_better=lower)

@@ -91,6 +91,7 @@ class Recorder(keras.callbacks.Callback):
         self.epochs.append((self.model.get_weights(), logs["val_loss"]))
 
 
+@pytest.mark.slow
 def test_the_averages_are_validated_and_kept_and_the_steps_go_on_from_the_weights(tmp_path):
     phase = {"name": "head", "epochs": 2, "learning_rate": 1e-2}
     plan, task = plan_values(

@@ -222,6 +222,7 @@ def test_a_phase_that_trains_makes_up_for_one_that_terminate_on_nan_ended(tmp_pa
     assert run.metrics["best"]["phase"] == "all"
 
 
+@pytest.mark.slow
 def test_a_callback_may_stop_in_the_middle_of_an_epoch(tmp_path):
     class Stop(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):

@@ -43,14 +43,8 @@ def test_units_behind_what_the_head_reads_cannot_train():
         CompiledPhases(transfer).get(phase(units=("block3", "block4")), 4)
 
 
-@pytest.mark.parametrize(
-    ("momentum", "expected"),
-    [
-        (0.5, 0.5),
-        pytest.param(0.8, 0.8, marks=pytest.mark.slow),
-        pytest.param(None, 0.9, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("momentum", "expected"), [(0.5, 0.5), (0.8, 0.8), (None, 0.9)])
 def test_moving_statistics_move_by_the_phase_s_momentum(compiled, momentum, expected):
     layer = compiled.transfer.model.get_layer("block1_conv1_bn")
     grey = np.random.default_rng(0).uniform(0, 1, (4, 32, 32, 1)).astype("float32")

@@ -62,12 +62,14 @@ def read_rows(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_the_frozen_part_runs_once_for_each_image(folded):
     run, listener = folded
 
     assert listener.computed == len(read_rows(run.folder.manifest)) > 24
 
 
+@pytest.mark.slow
 def test_each_image_is_predicted_once_in_its_fold(folded):
     run, _ = folded
 
@@ -79,6 +81,7 @@ def test_each_image_is_predicted_once_in_its_fold(folded):
     assert {row["split"] for row in predicted.values() if not row["fold"]} == {"test"}
 
 
+@pytest.mark.slow
 def test_mean_and_deviation_are_those_of_the_folds_predictions(folded):
     run, _ = folded
     rows = [row for row in read_rows(run.folder.predictions) if row["fold"]]
@@ -96,6 +99,7 @@ def test_mean_and_deviation_are_those_of_the_folds_predictions(folded):
     assert run.metrics["validation"]["accuracy"] == pytest.approx(statistics.fmean(hits))
 
 
+@pytest.mark.slow
 def test_the_model_keeps_the_epoch_that_is_best_in_the_mean(folded):
     run, _ = folded
     histories = [read_rows(run.path / f"folds/{n}/phases/1-head/history.csv") for n in "123"]
@@ -112,6 +116,7 @@ def test_the_model_keeps_the_epoch_that_is_best_in_the_mean(folded):
     assert run.evaluate()["split"] == "test"
 
 
+@pytest.mark.slow
 def test_a_run_without_test_images_has_none_to_evaluate(folded, tmp_path):
     run, _ = folded
     rows = [row for row in read_rows(run.folder.manifest) if row["split"] != "test"]
@@ -127,6 +132,7 @@ def test_a_run_without_test_images_has_none_to_evaluate(folded, tmp_path):
             path.write_text(text)
 
 
+@pytest.mark.slow
 def test_the_summary_shows_mean_and_deviation(folded, capsys):
     from rich.console import Console
 
@@ -292,6 +298,7 @@ def test_a_target_with_the_name_of_folds_is_refused_beside_them(numbers, tmp_pat
         check_recipe(read_recipe(recipe, ["data.folds=2"]))
 
 
+@pytest.mark.slow
 def test_an_error_names_the_fold(tmp_path):
     recipe = folded_recipe()
     recipe["phases"] = [{"name": "head", "epochs": 3, "learning_rate": 1e38, "optimizer": "sgd"}]
@@ -300,6 +307,7 @@ def test_an_error_names_the_fold(tmp_path):
         tl.finetune(recipe, out=tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_metrics_are_plain_numbers(folded):
     run, _ = folded
 

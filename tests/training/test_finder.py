@@ -45,6 +45,7 @@ def test_a_loss_that_hardly_falls_gives_a_tenth_of_where_it_begins_to_rise():
     assert choose_rate([1e-6], [2.0]).learning_rate == 1e-7
 
 
+@pytest.mark.slow
 def test_a_run_keeps_the_curve_and_says_what_it_chose(tmp_path):
     events = []
     phase = {"name": "head", "epochs": 1, "learning_rate": {"kind": "cosine", "initial": "auto"}}

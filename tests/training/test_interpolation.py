@@ -55,6 +55,7 @@ def run(tmp_path_factory, recorder):
     return run, events
 
 
+@pytest.mark.slow
 def test_the_kept_weights_lie_between_the_ends_as_worked_out_by_hand(run, recorder):
     kept = run[0].model.get_weights()
 
@@ -64,6 +65,7 @@ def test_the_kept_weights_lie_between_the_ends_as_worked_out_by_hand(run, record
         assert not np.array_equal(start, tuned) or np.array_equal(between, start)
 
 
+@pytest.mark.slow
 def test_the_ends_are_the_epochs_that_are_known_and_the_best_between_them_is_kept(run):
     rows = [row for row in run[0].history if row["phase"] == "interpolate"]
     before, after = (row for row in run[0].history if row["phase"] == "tune")
@@ -75,6 +77,7 @@ def test_the_ends_are_the_epochs_that_are_known_and_the_best_between_them_is_kep
     assert run[0].evaluate()["loss"] == pytest.approx(best["val_loss"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_receipt_names_the_mixture_and_proves_the_rest_unmoved(run):
     receipt = json.loads((run[0].path / "phases" / "3-interpolate" / "receipt.json").read_text())
 
@@ -83,6 +86,7 @@ def test_the_receipt_names_the_mixture_and_proves_the_rest_unmoved(run):
     assert moved == {"block1": 0, "block2": 0, "block3": 0, "block4": 1, "head": 2}
 
 
+@pytest.mark.slow
 def test_mixtures_are_compared_on_stored_features(run):
     kinds = [(event.kind, event.facts.get("phase")) for event in run[1]]
     after = kinds[kinds.index(("phase_began", "interpolate")) :]

@@ -57,13 +57,9 @@ def test_parts_that_do_not_train_do_not_count():
     assert find_rate_factors(transfer, phase) == {"c3": 0.5, "head": 1.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "settings",
-    [
-        pytest.param({"kind": "sgd"}, marks=pytest.mark.slow),
-        {"kind": "adamw", "clip_norm": 0.01},
-    ],
-    ids=["sgd", "clipped"],
+    "settings", [{"kind": "sgd"}, {"kind": "adamw", "clip_norm": 0.01}], ids=["sgd", "clipped"]
 )
 def test_accumulated_batches_move_weights_as_one_large_batch_does(settings):
     moves = []

@@ -118,6 +118,7 @@ def read_rates(run, phase):
     return json.loads((run.path / "phases" / phase / "rates.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_run_keeps_and_reports_the_rates_of_a_phase(run):
     run, events = run
 
@@ -128,6 +129,7 @@ def test_a_run_keeps_and_reports_the_rates_of_a_phase(run):
     assert began.facts["rates"] == kept
 
 
+@pytest.mark.slow
 def test_auto_rgn_sets_the_rates_of_each_epoch_in_proportion(run):
     kept = read_rates(run[0], "2-weighed")
 

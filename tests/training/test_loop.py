@@ -68,6 +68,7 @@ def assert_equal(first, second):
     np.testing.assert_array_equal(weights(first), weights(second))
 
 
+@pytest.mark.slow
 def test_the_same_recipe_gives_the_same_history_and_weights_bit_for_bit(tmp_path, plain):
     assert_equal(train(tmp_path), plain)
 
@@ -122,6 +123,7 @@ def test_a_phase_starts_from_the_best_state_so_far(ruined):
     assert float(start["val_loss"]) == pytest.approx(best["val_loss"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_good_weights(tmp_path):
     phases = [
         {"name": "head", "epochs": 2},
@@ -167,7 +169,6 @@ def test_a_rate_to_try_next_is_a_tenth_or_the_default():
     assert [lower_rate(rate) for rate in (1e-3, 0.5, 1e30)] == [1e-4, 0.05, 1e-3]
 
 
-@pytest.mark.slow
 def test_early_stopping_ends_a_phase(tmp_path):
     phases = [{"name": "head", "epochs": 50, "optimizer": "sgd", "learning_rate": 1e-12}]
 

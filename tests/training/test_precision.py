@@ -77,6 +77,7 @@ def test_features_are_those_of_bfloat16_stored_or_live(tmp_path, monkeypatch):
     assert 0 < np.abs(stored - full).max() < 0.05 * np.abs(full).max()
 
 
+@pytest.mark.slow
 def test_the_kept_model_and_what_is_measured_of_it_are_float32(trained):
     metrics, model = trained.metrics, trained.model
 
@@ -88,6 +89,7 @@ def test_the_kept_model_and_what_is_measured_of_it_are_float32(trained):
     assert json.loads(trained.folder.lock.read_text())["numerics"]["precision"] == "bfloat16"
 
 
+@pytest.mark.slow
 def test_what_was_frozen_is_proved_frozen_in_bfloat16_too(trained):
     receipts = [
         json.loads((trained.path / f"phases/{name}/receipt.json").read_text())

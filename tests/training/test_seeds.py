@@ -36,17 +36,16 @@ def test_a_seed_depends_on_three_things_only():
     assert seeds[0, "head", 0] == 336438445
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("phase", "sections"),
     [
         ({"epochs": 3}, {}),
-        pytest.param({"name": "other"}, {}, marks=pytest.mark.slow),
-        pytest.param({}, {"early_stopping": {"patience": 7}}, marks=pytest.mark.slow),
-        pytest.param({}, {"name": "another"}, marks=pytest.mark.slow),
-        pytest.param({}, {"features": {"store": "never"}}, marks=pytest.mark.slow),
-        pytest.param(
-            {"optimizer": {"kind": "adamw", "weight_decay": 0}}, {}, marks=pytest.mark.slow
-        ),
+        ({"name": "other"}, {}),
+        ({}, {"early_stopping": {"patience": 7}}),
+        ({}, {"name": "another"}),
+        ({}, {"features": {"store": "never"}}),
+        ({"optimizer": {"kind": "adamw", "weight_decay": 0}}, {}),
     ],
 )
 def test_what_does_not_change_a_step_changes_no_epoch(tmp_path, plain, phase, sections):

@@ -78,6 +78,7 @@ def solved(tmp_path_factory):
     return trainer, images, pooled_features(trainer, images)
 
 
+@pytest.mark.slow
 def test_the_probe_is_a_phase_of_one_epoch_before_the_others(run):
     rows = [(row["phase"], row["epoch"]) for row in run.history]
 
@@ -86,6 +87,7 @@ def test_the_probe_is_a_phase_of_one_epoch_before_the_others(run):
     assert run.history[2]["val_loss"] == pytest.approx(run.history[1]["val_loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_receipts_prove_the_base_frozen_while_the_head_is_solved(run):
     receipt = json.loads((run.path / "phases" / "1-probe" / "receipt.json").read_text())
 
@@ -137,13 +139,8 @@ def test_the_store_changes_no_bit(tmp_path, phases):
     assert len({outcome.weights_sha256 for outcome in outcomes}) == 1
 
 
-@pytest.mark.parametrize(
-    "pooling",
-    [
-        "generalized_mean",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("both", "max", "flatten", "sum")),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("pooling", ["generalized_mean", "both", "max", "flatten", "sum"])
 def test_each_pooling_joins_several_maps_and_trains(tmp_path, pooling):
     head = {"taps": "all", "pooling": pooling, "normalize": True}
     model = {"base": "lenet5", "weights": "random", "head": head}
@@ -173,6 +170,7 @@ def test_trials_share_the_probe(tmp_path):
     assert len(solved) == 1
 
 
+@pytest.mark.slow
 def test_the_saved_model_loads_in_keras_alone_and_is_equal(run, tmp_path):
     pixels = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype(np.float32)
     loaded = keras.saving.load_model(run.path / "model.keras")
@@ -244,5 +242,6 @@ def test_units_behind_the_last_tap_cannot_train():
         plan_values(solved_recipe({"taps": ["block1", "block2"]}))
 
 
+@pytest.mark.slow
 def test_callbacks_see_the_probe_begin_and_end(run, hooks):
     assert hooks.seen == ["begin", "end"] * len({row["phase"] for row in run.history})

@@ -67,6 +67,7 @@ def held(alpha, phases=(PHASE,), **l2_sp):
     return digits_recipe(phases=[{**phase, "l2_sp": {"base": alpha, **l2_sp}} for phase in phases])
 
 
+@pytest.mark.slow
 def test_the_loss_is_0_at_the_start_of_the_run_and_not_of_each_phase(outcomes):
     rows = [(row.phase, row.epoch, row.regularization_loss) for row in outcomes[1][0].history]
 
@@ -77,12 +78,14 @@ def test_the_loss_is_0_at_the_start_of_the_run_and_not_of_each_phase(outcomes):
     assert rows[2][2] == pytest.approx(rows[1][2], rel=1e-6)  # from the best state, epoch 1
 
 
+@pytest.mark.slow
 def test_a_base_that_is_held_stays_nearer(outcomes):
     (_, free), (_, near), _ = outcomes
 
     assert 0 < near < free / 2
 
 
+@pytest.mark.slow
 def test_phases_of_other_factors_share_their_steps_and_not_their_outcome(outcomes):
     first, other, again = (outcome.weights_sha256 for outcome, _ in outcomes)
 

@@ -97,6 +97,7 @@ def taught_recipe(teacher, **sections):
     return {**recipe, "data": recipe["data"] | {"classes": ["8", "3", "5"]}}
 
 
+@pytest.mark.slow
 def test_the_outputs_are_the_teachers_in_the_order_of_the_recipes_classes(teacher, taught):
     trainer, images, _, plan = taught
     (phase,) = training_settings(plan).phases
@@ -109,6 +110,7 @@ def test_the_outputs_are_the_teachers_in_the_order_of_the_recipes_classes(teache
     np.testing.assert_allclose(shares, expected[:, [2, 0, 1]], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_each_fold_learns_what_the_teacher_makes_of_its_own_images(taught):
     trainer, images, _, plan = taught
     (phase,) = training_settings(plan).phases
@@ -126,6 +128,7 @@ def test_each_fold_learns_what_the_teacher_makes_of_its_own_images(taught):
         np.testing.assert_array_equal(own._teachers.find(phase.teaching), known[1 - fold :: 2])
 
 
+@pytest.mark.slow
 def test_they_change_what_is_trained_but_not_what_is_reported(taught, tmp_path):
     trainer, _, outcome, plan = taught
 

@@ -36,11 +36,13 @@ def moved(run, phase):
     return {part["part"] for part in parts if part["moved"]}
 
 
+@pytest.mark.slow
 def test_one_block_trains_and_those_above_it_keep_every_bit(run):
     assert moved(run, "1-surgical") == {"c5", "head"}
     assert receipt(run, "1-surgical")["cut"] == "c5"
 
 
+@pytest.mark.slow
 def test_each_part_of_a_gradual_phase_trains_one_block_more(run):
     assert moved(run, "2-tune-1") == {"f6", "head"}
     assert moved(run, "3-tune-2") == {"c5", "f6", "head"}
@@ -48,6 +50,7 @@ def test_each_part_of_a_gradual_phase_trains_one_block_more(run):
     assert names == [("surgical", 1), ("tune-1", 1), ("tune-2", 1), ("tune-2", 2)]
 
 
+@pytest.mark.slow
 def test_one_schedule_runs_over_all_parts(run):
     rates = [row["learning_rate"] for row in run.history if row["phase"].startswith("tune")]
     thirds = 1e-2 * (1 + np.cos(np.pi * np.arange(4) / 3)) / 2

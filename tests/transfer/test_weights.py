@@ -146,7 +146,8 @@ def test_a_whole_model_is_a_file_of_weights(tmp_path):
     assert np.array_equal(target.get_layer("b").kernel, source.get_layer("b").kernel)
 
 
-@pytest.mark.parametrize("name", ["x.weights.h5", pytest.param("x.keras", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["x.weights.h5", "x.keras"])
 def test_a_base_of_the_catalog_takes_weights_that_keras_2_saved(name, tmp_path):
     twin = keras.applications.MobileNet((32, 32, 3), alpha=0.25, include_top=False, weights=None)
     head = layers.Dense(3)(layers.GlobalAveragePooling2D()(twin.output))

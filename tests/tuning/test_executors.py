@@ -148,6 +148,7 @@ def alone(recipe, tmp_path_factory):
     return tl.search(recipe, overrides={"search.refit": 1}, out=tmp_path_factory.mktemp("a") / "s")
 
 
+@pytest.mark.slow
 def test_two_workers_make_the_table_of_one_process(tmp_path, recipe, alone):
     recipe = recipe | {"search": recipe["search"] | {"refit": 1}}
     cluster = LastFirst(workers=2)

@@ -204,6 +204,7 @@ def assert_finetune_repeats(trial, loaded, tmp_path):
     assert run.metrics["best"] == trial.best
 
 
+@pytest.mark.slow
 def test_a_paused_trial_is_not_the_winner_and_is_shown_as_paused(whole):
     with open(whole.path / "trials.csv") as file:
         rows = list(csv.DictReader(file))
@@ -216,6 +217,7 @@ def test_a_paused_trial_is_not_the_winner_and_is_shown_as_paused(whole):
     assert len(list(whole.folder.tensorboard.glob("*/events*"))) == 6
 
 
+@pytest.mark.slow
 def test_each_epoch_is_trained_once(counted):
     _, trained = counted
 

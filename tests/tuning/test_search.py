@@ -28,6 +28,7 @@ from tl_toolkit.api.search import open_search
 from tl_toolkit.errors import NonFiniteError, RecipeError, SearchError, ToolkitError, WeightsError
 from tl_toolkit.plan.training import training_settings
 from tl_toolkit.printing.words import describe_refit
+from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.classification.task import class_probabilities
 from tl_toolkit.training.optimizers import tabulate_rate
 
@@ -60,11 +61,13 @@ def recipe(tmp_path, draw_photos):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A search from its first trial to its last, for tests that only read it."""
+    """A search by the command, from its first trial to its last, for tests that only read it."""
     folder = tmp_path_factory.mktemp("whole")
     recipe = recipe_of(draw_class_folders(folder / "photos", count=9))
-    overrides = {"search.refit": 2, "search.trials": 2}
-    return tl.search(recipe, overrides=overrides, out=folder / "search")
+    (folder / "recipe.yaml").write_text(json.dumps(recipe))
+    overrides = ("search.refit=2", "search.trials=2")
+    tltool("search", "recipe.yaml", *overrides, "--out", "search", cwd=folder)
+    return tl.SearchRun(RunFolder(folder / "search"))
 
 
 @pytest.fixture

@@ -244,9 +244,8 @@ def test_the_graph_of_a_single_output_is_scaled():
     np.testing.assert_allclose(scaled, 1 / (1 + np.exp(-odds / 2.5)), atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "formats", [["litert"], pytest.param(["keras", "onnx", "openvino"], marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("formats", [["litert"], ["keras", "onnx", "openvino"]])
 def test_an_export_holds_the_limits_and_is_proved_by_them(runs, formats):
     run = runs[1]
 
@@ -279,6 +278,7 @@ def test_a_report_shows_the_exported_formats(runs):
     assert "Exported formats" in tl.report(runs[1]).read_text()
 
 
+@pytest.mark.slow
 def test_an_export_predicts_with_the_limits(runs):
     run = runs[1]
     export_once(run)

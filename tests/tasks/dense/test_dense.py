@@ -125,11 +125,8 @@ def test_one_map_alone_is_read_without_a_hypercolumn():
     assert_same(predict(transfer, draw_image()), ask_all(transfer, draw_image()))
 
 
-@pytest.mark.parametrize(
-    "head",
-    ["one hidden", *(pytest.param(name, marks=slow)
-                     for name in ("linear", "linear with dropout", "three hidden"))],
-)  # fmt: skip
+@pytest.mark.slow
+@pytest.mark.parametrize("head", HEADS)
 def test_both_modes_agree(head):
     transfer = assemble_pixels(head)
 
@@ -192,6 +189,7 @@ def test_places_between_pixels_and_beyond_the_image_are_those_of_single_pixels()
     assert_same(actual, expected.reshape(6, 3, 3))
 
 
+@pytest.mark.slow
 def test_images_are_predicted_from_what_crosses_a_cut():
     transfer = assemble_pixels.__wrapped__(normalize=True)  # one of its own: it is cut in two
     split = split_at(transfer, [part.name for part in transfer.parts[-3:-1]])

@@ -111,6 +111,7 @@ def compare(images, places, classes):
     return (shown[image, ys, xs] == classes)[chosen].mean()
 
 
+@pytest.mark.slow
 def test_classes_are_those_of_the_images_as_each_epoch_changes_them(live):
     for epoch in (1, 2):
         features, places, classes = live.draw("train", epoch)
@@ -133,6 +134,7 @@ def test_classes_are_those_of_the_stored_view_that_is_read(scenes, tmp_path):
         assert compare(images, places, classes) >= 0.99
 
 
+@pytest.mark.slow
 def test_evaluation_moves_no_mask(live):
     for split in ("train", "validation"):
         _, places, classes = live.draw(split, 0)

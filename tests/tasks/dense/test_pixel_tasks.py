@@ -180,6 +180,7 @@ def test_a_saved_model_predicts_as_the_run_predicts(run):
             assert (predicted[name][0] == one).mean() > 0.999
 
 
+@pytest.mark.slow
 def test_the_command_line_measures_and_draws(run, tmp_path):
     table = tltool("evaluate", run.path, cwd=tmp_path).stdout
     drawn = tltool("predict", run.path, photo_of(run), "--format", "csv", cwd=tmp_path).stdout
