@@ -80,7 +80,6 @@ def assert_it_is_published(folder, paths):
     assert (paths["saved_model"] / "saved_model.pb").is_file()
 
 
-@pytest.mark.slow
 def test_an_export_that_is_equal_is_published(published):
     assert_it_is_published(*published)
 
@@ -91,7 +90,6 @@ def test_an_export_that_resizes_otherwise_is_published_too(tmp_path, resize):
     assert_it_is_published(tmp_path, publish_model(build_model(), tmp_path, resize=resize))
 
 
-@pytest.mark.slow
 def test_both_signatures_share_one_graph_of_the_model(published):
     path = published[1]["saved_model"]
 

@@ -11,7 +11,7 @@ import pytest
 import tl_toolkit as tl
 from tests.models import build_trainer, plan_values
 from tests.training.test_loop import digits_recipe
-from tl_toolkit.architectures.heads import OUTPUT_LAYER
+from tl_toolkit.architectures.heads import OUTPUT_LAYER, group_features
 from tl_toolkit.catalog.lookup import resolve_unfreeze
 from tl_toolkit.events import ignore
 from tl_toolkit.plan.training import training_settings
@@ -78,7 +78,6 @@ def solved(tmp_path_factory):
     return trainer, images, pooled_features(trainer, images)
 
 
-@pytest.mark.slow
 def test_the_probe_is_a_phase_of_one_epoch_before_the_others(run):
     rows = [(row["phase"], row["epoch"]) for row in run.history]
 
@@ -87,7 +86,6 @@ def test_the_probe_is_a_phase_of_one_epoch_before_the_others(run):
     assert run.history[2]["val_loss"] == pytest.approx(run.history[1]["val_loss"], rel=1e-4)
 
 
-@pytest.mark.slow
 def test_the_receipts_prove_the_base_frozen_while_the_head_is_solved(run):
     receipt = json.loads((run.path / "phases" / "1-probe" / "receipt.json").read_text())
 
@@ -99,7 +97,8 @@ def test_the_receipts_prove_the_base_frozen_while_the_head_is_solved(run):
 def test_the_models_logits_are_the_solvers(solved):
     trainer, images, features = solved
 
-    solution = trainer._transfer.task.solve(features, images["train"].targets, "ridge")
+    groups = group_features(trainer._transfer.parts[-1].layers)
+    solution = trainer._transfer.task.solve(features, images["train"].targets, "ridge", groups)
 
     dense = trainer.model.get_layer(OUTPUT_LAYER)
     entering = trainer.model.get_layer("head_normalize")(features).numpy()
@@ -242,6 +241,5 @@ def test_units_behind_the_last_tap_cannot_train():
         plan_values(solved_recipe({"taps": ["block1", "block2"]}))
 
 
-@pytest.mark.slow
 def test_callbacks_see_the_probe_begin_and_end(run, hooks):
     assert hooks.seen == ["begin", "end"] * len({row["phase"] for row in run.history})
