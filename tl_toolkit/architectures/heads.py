@@ -17,6 +17,7 @@ from tl_toolkit.errors import Problem, RecipeError, closest
 from tl_toolkit.keras_private import producer_of
 
 __all__ = [
+    "CELLS_OF_LAST_MAP",
     "LAST_MAP",
     "NORMALIZE_LAYER",
     "OUTPUT_LAYER",
@@ -47,6 +48,7 @@ _CELLS = 3
 """Rows and columns of cells that a pyramid divides a map into, beside the whole."""
 
 LAST_MAP = "the last map"
+CELLS_OF_LAST_MAP = f"cells of {LAST_MAP}"
 _DEPTHS = (LAST_MAP, "late maps", "early maps")
 
 VARIANCE_EPSILON = 1e-6
