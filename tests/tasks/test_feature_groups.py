@@ -68,6 +68,21 @@ def test_rounding_leaves_nothing_out():
     assert {solve_values(pair, values, groups=groups).left_out for pair in pairs} == {()}
 
 
+def test_all_cells_are_left_out_together_where_that_is_better_than_some():
+    random = np.random.default_rng(54)
+    parts = [LABELS[:, None] + 1.5 * random.normal(size=(COUNT, 6))]
+    parts += [0.5 * LABELS[:, None] + 1.5 * random.normal(size=(COUNT, 15)) for _ in range(2)]
+    places = {"maps": np.arange(6), "late": np.arange(6, 21), "early": np.arange(21, 36)}
+    cells = {"cells of late", "cells of early"}
+
+    one_by_one = solve_by("classes", np.hstack(parts), places)
+    named = dict(zip(["maps", "cells of late", "cells of early"], places.values(), strict=True))
+    together = solve_by("classes", np.hstack(parts), named)
+
+    assert one_by_one.left_out == ("early",)
+    assert set(together.left_out) == cells
+
+
 def test_classes_of_one_image_each_choose_no_features():
     features = np.random.default_rng(0).normal(size=(20, 306))
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tl_toolkit.architectures.heads import VARIANCE_EPSILON
+from tl_toolkit.architectures.heads import CELLS_OF, VARIANCE_EPSILON
 
 __all__ = ["Groups", "Solution", "Solver", "solve_classes", "solve_labels", "solve_values"]
 
@@ -91,8 +91,9 @@ def solve_classes(
             of the examples are the only ones of their class.
         weights: Weight of each example, (n,), with a mean of about 1; by default 1.
         groups: Features of which some are left out where the others predict better. Each group in
-            turn is, where the ridge regression of one-hot targets then has a lower leave-one-out
-            loss over at most 1,000 examples, weighted as they are. None is where at least half of
+            turn is, from all of them and from all but cells, where the ridge regression of one-hot
+            targets then has a lower leave-one-out loss over at most 1,000 examples, weighted as
+            they are. None is where at least half of
             the examples are the only ones of their class.
     """
     targets = np.eye(classes)[labels]
@@ -204,17 +205,24 @@ def _choose_left_out(
         predictions = _ridge(vectors * roots, targets, of_examples)[1]
         return float(np.average((predictions - targets) ** 2, weights=of_targets))
 
-    left_out: list[str] = []
-    with _threads(next(iter(products.values()))):
+    def descend(left_out: tuple[str, ...]) -> tuple[float, tuple[str, ...]]:
         best = measure(left_out)
         for name in groups:
-            if len(left_out) + 1 == len(groups):
-                break
+            if name in left_out or len(left_out) + 1 == len(groups):
+                continue
             loss = measure([*left_out, name])
             if loss < (1 - _GAIN) * best:
-                left_out.append(name)
-                best = loss
-    return tuple(left_out)
+                best, left_out = loss, (*left_out, name)
+        return best, left_out
+
+    cells = tuple(name for name in groups if name.startswith(CELLS_OF))
+    with _threads(next(iter(products.values()))):
+        best, left_out = descend(())
+        if cells and len(cells) < len(groups):  # each may help beside the rest, and all may not
+            loss, without_cells = descend(cells)
+            if loss < (1 - _GAIN) * best:
+                left_out = without_cells
+    return left_out
 
 
 def _solve_standardized(x: np.ndarray, attempts: Sequence[_Attempt]) -> Solution:
