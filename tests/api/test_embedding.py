@@ -83,6 +83,16 @@ def test_a_block_is_read_at_its_end_and_pooled(run, folder, pooling, reduce):
     np.testing.assert_allclose(features.vectors, reduce(maps, axis=(1, 2)), 1e-4, 1e-5)
 
 
+@pytest.mark.parametrize("block", [None, "block2"])
+def test_a_pyramid_has_its_cells_whether_or_not_a_block_is_named(folder, block):
+    features = tl.embed(
+        "vgg_tiny", folder, block=block, pooling="pyramid", weights="random", image_size=64
+    )
+
+    channels = 24 if block else 96
+    assert features.vectors.shape[1] == 11 * channels
+
+
 @pytest.mark.parametrize("source", ["run", pytest.param("lenet5", marks=pytest.mark.slow)])
 def test_a_second_call_computes_nothing_and_gives_the_same(run, folder, source):
     chosen = run if source == "run" else source

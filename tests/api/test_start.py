@@ -52,6 +52,21 @@ def runs(first):
 
 
 @pytest.mark.slow
+def test_a_preset_starts_from_a_run_without_cells(tmp_path):
+    head = {"taps": "all", "pooling": "statistics", "normalize": True, "solver": "ridge"}
+    model = {**MODEL, "head": head}
+    first = tl.finetune(
+        digits_recipe(model=model, phases=[], yardsticks=False, report=False), out=tmp_path
+    )
+    values = digits_recipe(model={**MODEL, "start": str(first.path)})
+    del values["phases"]
+
+    plan, _ = plan_values(values)
+
+    assert plan.recipe.model.head.pooling == "statistics"
+
+
+@pytest.mark.slow
 def test_the_base_and_the_outputs_of_equal_classes_begin_as_the_run_left_them(runs):
     first, second, weights, _ = runs
     kernel, bias = first.model.get_layer("predictions").get_weights()

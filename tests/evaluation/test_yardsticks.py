@@ -91,6 +91,19 @@ def test_of_a_head_on_several_maps_the_last_one_is_read(tmp_path):
     assert vectors.shape[1] == 2 * expected.shape[1]  # averages, and deviations
 
 
+def test_of_maps_pooled_by_weights_and_a_vector_the_vector_is_read(tmp_path):
+    head = {"taps": "all", "pooling": "generalized_mean"}
+    model = {"base": "lenet5", "weights": "random", "head": head}
+    phases = [{"name": "head", "epochs": 1}]
+    plan, task = plan_values(digits_recipe(model=model, phases=phases))
+    trainer, _ = build_trainer(plan, task, tmp_path)
+    trainer.train(training_settings(plan))
+
+    vectors = trainer.read_untrained(most_images=10_000)["validation"]
+
+    assert vectors.shape[1] == 84  # of f6_dense
+
+
 def finetune(folder, **options):
     values = digits_recipe(model=MODEL, phases=[HEAD, TUNE], features={"store": "always"})
     return tl.finetune(values, out=folder / "run", **options)

@@ -22,11 +22,16 @@ VALUES = {
 MANY = {"builtin": "digits", "validation": 0.2, "image_size": 32}
 
 
-def resolve(images=800, validation=200, outputs=10, **changes):
+def resolve(images=800, validation=200, outputs=10, start_pooling=None, **changes):
     recipe = resolve_head(read_recipe(VALUES | changes).recipe)
     base = recipe.model.base
     resolved, choices = resolve_preset(
-        recipe, find_architecture(base), images, validation, outputs=outputs
+        recipe,
+        find_architecture(base),
+        images,
+        validation,
+        outputs=outputs,
+        start_pooling=start_pooling,
     )
     return resolved, [f"{recipe.preset}: {choice.describe()}" for choice in choices]
 
@@ -54,6 +59,13 @@ def test_cells_are_left_out_where_their_features_would_fill_the_memory(changes):
 
     assert recipe.model.head.pooling == "statistics"
     assert "auto: model.head.pooling=statistics: average and deviation of each channel" in reasons
+
+
+@pytest.mark.parametrize(("pooling", "images"), [("statistics", 800), ("pyramid", 3000)])
+def test_a_head_pools_as_that_of_the_run_to_start_from(pooling, images):
+    recipe, _ = resolve(images=images, start_pooling=pooling)
+
+    assert recipe.model.head.pooling == pooling
 
 
 def test_logistic_regression_is_left_out_where_it_would_take_minutes():

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from tl_toolkit.architectures.heads import HeadLayers, build_head, group_features
 from tl_toolkit.tasks.solvers import solve_classes, solve_labels, solve_values
@@ -55,6 +56,66 @@ def test_features_that_are_the_same_for_all_images_solve_too():
     solution = solve_by("classes", np.ones((COUNT, 306)), GROUPS)
 
     assert np.isfinite(solution.kernel).all() and np.isfinite(solution.bias).all()
+
+
+def test_rounding_leaves_nothing_out():
+    random = np.random.default_rng(0)  # standardized features of two images differ in sign alone
+    groups = {"first": np.arange(10), "second": np.arange(10, 30)}
+    values = np.array([[-1.0], [1.0]])
+
+    pairs = [random.normal(size=(2, 30)) for _ in range(6)]
+
+    assert {solve_values(pair, values, groups=groups).left_out for pair in pairs} == {()}
+
+
+def test_all_cells_are_left_out_together_where_that_is_better_than_some():
+    random = np.random.default_rng(54)
+    parts = [LABELS[:, None] + 1.5 * random.normal(size=(COUNT, 6))]
+    parts += [0.5 * LABELS[:, None] + 1.5 * random.normal(size=(COUNT, 15)) for _ in range(2)]
+    places = {"maps": np.arange(6), "late": np.arange(6, 21), "early": np.arange(21, 36)}
+    cells = {"cells of late", "cells of early"}
+
+    one_by_one = solve_by("classes", np.hstack(parts), places)
+    named = dict(zip(["maps", "cells of late", "cells of early"], places.values(), strict=True))
+    together = solve_by("classes", np.hstack(parts), named)
+
+    assert one_by_one.left_out == ("early",)
+    assert set(together.left_out) == cells
+
+
+def test_classes_of_one_image_each_choose_no_features():
+    features = np.random.default_rng(0).normal(size=(20, 306))
+
+    assert solve_classes(features, np.arange(20), 20, "auto", groups=GROUPS).left_out == ()
+
+
+@pytest.mark.parametrize("task", ["classes", "labels"])
+def test_features_that_tell_of_a_rare_class_have_a_part_where_it_weighs_more(task):
+    labels = (np.arange(200) < 20).astype(int)
+    random = np.random.default_rng(0)
+    few = labels[:, None] + random.normal(size=(200, 2))
+    many = 0.8 * labels[:, None] + random.normal(size=(200, 80))
+    features, groups = np.hstack([few, many]), {"many": np.arange(2, 82), "few": np.arange(2)}
+
+    def choose(weights):
+        if task == "classes":
+            return solve_classes(features, labels, 2, "ridge", weights=weights, groups=groups)
+        weights = None if weights is None else weights[:, None]
+        return solve_labels(features, labels[:, None], "ridge", weights=weights, groups=groups)
+
+    assert choose(None).left_out == ("few",)
+    assert choose(np.where(labels, 5.0, 5 / 9)).left_out == ()
+
+
+def test_small_problems_have_the_same_weights_whatever_the_threads():
+    features = np.random.default_rng(0).normal(size=(400, 3000)) + np.arange(400)[:, None] % 2
+    kernels = []
+
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            kernels.append(solve_classes(features, np.arange(400) % 5, 5, "ridge").kernel)
+
+    np.testing.assert_array_equal(*kernels)
 
 
 def build(pooling, *shapes):

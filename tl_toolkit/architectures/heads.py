@@ -17,6 +17,8 @@ from tl_toolkit.errors import Problem, RecipeError, closest
 from tl_toolkit.keras_private import producer_of
 
 __all__ = [
+    "CELLS_OF",
+    "CELLS_OF_LAST_MAP",
     "LAST_MAP",
     "NORMALIZE_LAYER",
     "OUTPUT_LAYER",
@@ -47,6 +49,8 @@ _CELLS = 3
 """Rows and columns of cells that a pyramid divides a map into, beside the whole."""
 
 LAST_MAP = "the last map"
+CELLS_OF = "cells of "
+CELLS_OF_LAST_MAP = f"{CELLS_OF}{LAST_MAP}"
 _DEPTHS = (LAST_MAP, "late maps", "early maps")
 
 VARIANCE_EPSILON = 1e-6
@@ -310,7 +314,7 @@ def group_features(head: Iterable[keras.layers.Layer]) -> dict[str, np.ndarray]:
     else:
         return {}
     groups: dict[str, list[np.ndarray]] = {
-        f"{part}{maps}": [] for part in ("", "cells of ") for maps in _DEPTHS
+        f"{part}{maps}": [] for part in ("", CELLS_OF) for maps in _DEPTHS
     }
     start = 0
     for number, vector in enumerate(vectors):
@@ -320,7 +324,7 @@ def group_features(head: Iterable[keras.layers.Layer]) -> dict[str, np.ndarray]:
         end = start + vector.shape[-1]
         middle = end if cells is None else end - cells.output.shape[-1]
         groups[maps].append(np.arange(start, middle))
-        groups[f"cells of {maps}"].append(np.arange(middle, end))
+        groups[f"{CELLS_OF}{maps}"].append(np.arange(middle, end))
         start = end
     places = {name: np.concatenate(each) for name, each in groups.items() if each}
     return {name: each for name, each in places.items() if len(each)}

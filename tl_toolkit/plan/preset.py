@@ -29,7 +29,8 @@ _MOST_LOGISTIC = 40_000
 
 _MOST_CELLED = 2_000
 _MOST_WEIGHTS = 5_000_000
-"""Training images, and weights of a base, above which features of cells take gigabytes to solve."""
+"""Training images, and weights of a base, above which features of cells take too much memory to
+solve: for so many images it is 3 GB for MobileNet, and 5 GB for NASNet."""
 
 _PYRAMID = (
     "pyramid",
@@ -106,7 +107,13 @@ def estimate_splits(counts: Mapping[str | None, int], fraction: object) -> tuple
 
 
 def resolve_preset(
-    recipe: Recipe, architecture: Architecture, images: int, validation: int, *, outputs: int
+    recipe: Recipe,
+    architecture: Architecture,
+    images: int,
+    validation: int,
+    *,
+    outputs: int,
+    start_pooling: str | None = None,
 ) -> tuple[Recipe, tuple[Choice, ...]]:
     """Returns a recipe with the values of its preset, and what was chosen and why.
 
@@ -118,13 +125,16 @@ def resolve_preset(
         images: Number of training images, roughly where fractions decide.
         validation: Number of validation images, likewise.
         outputs: Number of classes or numbers.
+        start_pooling: How the head of the run to start from pools maps; None without one.
 
     Returns:
         The recipe as it is, without choices, if it has no preset.
     """
     if recipe.preset is None:
         return recipe, ()
-    head, choices = _choose_head(recipe, architecture, images, outputs)
+    is_small = images <= _MOST_CELLED and architecture.parameters <= _MOST_WEIGHTS
+    has_cells = start_pooling == "pyramid" or (is_small and start_pooling != "statistics")
+    head, choices = _choose_head(recipe, images, outputs, has_cells=has_cells)
     phases: list[Phase] = []
     if recipe.model.is_random:
         phases.append(_train_all(architecture))
@@ -168,7 +178,7 @@ def resolve_preset(
 
 
 def _choose_head(
-    recipe: Recipe, architecture: Architecture, images: int, outputs: int
+    recipe: Recipe, images: int, outputs: int, *, has_cells: bool
 ) -> tuple[Head, list[Choice]]:
     head = recipe.model.classifier
     reason = ""
@@ -181,7 +191,7 @@ def _choose_head(
     if reason:
         return head, [Choice("model.head", "", f"trained; {reason}")]
     chosen = {name: entry for name, entry in _PROBE.items() if name not in head.model_fields_set}
-    if "pooling" in chosen and images <= _MOST_CELLED and architecture.parameters <= _MOST_WEIGHTS:
+    if "pooling" in chosen and has_cells:
         chosen["pooling"] = _PYRAMID
     if recipe.preset == "fast":
         chosen.pop("dropout", None)

@@ -20,7 +20,7 @@ from tl_toolkit.recipe.tree import show
 from tl_toolkit.runs.places import find_run
 from tl_toolkit.sources.listing import name_some
 
-__all__ = ["Start", "check_start", "find_start", "resolve_runs"]
+__all__ = ["Start", "check_start", "find_start", "read_start_pooling", "resolve_runs"]
 
 _FIELD = ("model", "start")
 
@@ -111,6 +111,21 @@ def find_start(recipe: Recipe, classes: Sequence[str]) -> Start | None:
         dropped=tuple(name for name in before if name not in classes),
         is_solved=isinstance(recipe.model.head, Head) and recipe.model.head.solver is not None,
     )
+
+
+def read_start_pooling(recipe: Recipe) -> str | None:
+    """Returns how the head of the run that a recipe starts from pools maps; None without one.
+
+    Args:
+        recipe: The recipe; `check_start` finds what is wrong with its run.
+    """
+    if recipe.model.start is None:
+        return None
+    try:
+        head = load_recipe(find_run(recipe.model.start).recipe).recipe.model.head
+    except (DataError, RecipeError):
+        return None
+    return head.pooling if isinstance(head, Head) else None
 
 
 def check_start(recipe: Recipe, classes: Sequence[str]) -> list[Finding]:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tl_toolkit.architectures.heads import VARIANCE_EPSILON
+from tl_toolkit.architectures.heads import CELLS_OF, VARIANCE_EPSILON
 
 __all__ = ["Groups", "Solution", "Solver", "solve_classes", "solve_labels", "solve_values"]
 
@@ -31,6 +31,7 @@ _USUAL_PENALTY = 100.0
 _LARGE = 10_000_000  # numbers in a matrix from which threads are worth it
 _PARTNER = 1.25  # of the better one's loss: a worse solution has no part in the mean
 _JUDGES = 1000  # examples by which groups of features are chosen
+_GAIN = 1e-6  # of the loss, that leaving out a group must win: rounding must not choose
 _FACTORS = (0.0, 5.0)  # logarithms of what scores of a ridge regression are multiplied by
 
 
@@ -90,20 +91,21 @@ def solve_classes(
             of the examples are the only ones of their class.
         weights: Weight of each example, (n,), with a mean of about 1; by default 1.
         groups: Features of which some are left out where the others predict better. Each group in
-            turn is, where the ridge regression of one-hot targets then has a lower leave-one-out
-            loss over at most 1,000 examples.
+            turn is, from all of them and from all but cells, where the ridge regression of one-hot
+            targets then has a lower leave-one-out loss over at most 1,000 examples, weighted as
+            they are. None is where at least half of
+            the examples are the only ones of their class.
     """
     targets = np.eye(classes)[labels]
     counts = np.unique(labels, return_counts=True)[1]
-    if solver == "auto" and 2 * (counts == 1).sum() >= len(labels):
-        solver = (
-            "logistic"  # most images leave no other of their class to choose ridge's penalty by
-        )
+    if 2 * (counts == 1).sum() >= len(labels):
+        groups = None  # most images leave no other of their class to choose by
+        solver = "logistic" if solver == "auto" else solver
     attempts: dict[str, _Attempt] = {
         "ridge": lambda x: _ridge_classes(x, targets, weights),
         "logistic": lambda x: _logistic_classes(x, labels, classes, weights),
     }
-    return _solve(features, solver, attempts, targets, groups)
+    return _solve(features, solver, attempts, targets, weights, groups)
 
 
 def solve_labels(
@@ -130,7 +132,7 @@ def solve_labels(
         "ridge": lambda x: _join([_ridge_label(x, *pair) for pair in pairs]),
         "logistic": lambda x: _join([_logistic_label(x, *pair) for pair in pairs]),
     }
-    return _solve(features, solver, attempts, labels, groups)
+    return _solve(features, solver, attempts, labels, weights, groups)
 
 
 def solve_values(
@@ -147,7 +149,7 @@ def solve_values(
     def solve(x: np.ndarray) -> Solution:
         return _join([_ridge(x, column[:, None])[0] for column in values.T])
 
-    return _solve(features, "ridge", {"ridge": solve}, values, groups)
+    return _solve(features, "ridge", {"ridge": solve}, values, None, groups)
 
 
 def _solve(
@@ -155,14 +157,18 @@ def _solve(
     solver: Solver,
     attempts: Mapping[str, _Attempt],
     targets: np.ndarray,
+    weights: np.ndarray | None,
     groups: Groups | None,
 ) -> Solution:
     """Solves for the groups of features that help; those of the others have the weight 0."""
-    x = np.asarray(features, np.float64)
+    x = np.array(features, np.float64)
     mean, variance = x.mean(axis=0), x.var(axis=0)
     scale = np.sqrt(variance + VARIANCE_EPSILON)
-    x = (x - mean) / scale
-    left_out = _choose_left_out(x, targets, groups) if groups and len(groups) > 1 else ()
+    x -= mean  # in place: a copy of many features takes a gigabyte
+    x /= scale
+    left_out: tuple[str, ...] = ()
+    if groups and len(groups) > 1:
+        left_out = _choose_left_out(x, targets, weights, groups)
     kept = variance > 0
     if not kept.any():  # every image has the same features
         kept[:] = True
@@ -172,29 +178,51 @@ def _solve(
     best = _solve_standardized(x if kept.all() else x[:, kept], chosen)
     kernel = np.zeros((len(kept), best.kernel.shape[1]))
     kernel[kept] = best.kernel / scale[kept, None]
-    return replace(best, kernel=kernel, bias=best.bias - mean @ kernel, left_out=left_out)
+    with _threads(x):
+        bias = best.bias - mean @ kernel
+    return replace(best, kernel=kernel, bias=bias, left_out=left_out)
 
 
-def _choose_left_out(x: np.ndarray, targets: np.ndarray, groups: Groups) -> tuple[str, ...]:
+def _choose_left_out(
+    x: np.ndarray, targets: np.ndarray, weights: np.ndarray | None, groups: Groups
+) -> tuple[str, ...]:
     """Returns the groups of features without which a ridge regression predicts better."""
     judges = np.random.default_rng(0).permutation(len(x))[:_JUDGES]
     x, targets = x[judges], np.asarray(targets, np.float64)[judges]
+    of_examples = of_targets = None
+    if weights is not None:
+        weights = weights[judges]
+        of_examples = weights if weights.ndim == 1 else None  # labels have theirs in the loss alone
+        of_targets = np.broadcast_to(weights.reshape(len(x), -1), targets.shape)
     with _threads(x):
         products = {name: x[:, group] @ x[:, group].T for name, group in groups.items()}
 
     def measure(without: Sequence[str]) -> float:
         product = np.sum([products[name] for name in groups if name not in without], axis=0)
         vectors, roots = _find_directions(product)
-        return _ridge(vectors * roots, targets)[0].loss if len(roots) else np.inf
+        if not len(roots):
+            return np.inf
+        predictions = _ridge(vectors * roots, targets, of_examples)[1]
+        return float(np.average((predictions - targets) ** 2, weights=of_targets))
 
-    left_out: list[str] = []
-    with _threads(next(iter(products.values()))):
+    def descend(left_out: tuple[str, ...]) -> tuple[float, tuple[str, ...]]:
         best = measure(left_out)
         for name in groups:
-            if len(left_out) + 1 < len(groups) and (loss := measure([*left_out, name])) < best:
-                left_out.append(name)
-                best = loss
-    return tuple(left_out)
+            if name in left_out or len(left_out) + 1 == len(groups):
+                continue
+            loss = measure([*left_out, name])
+            if loss < (1 - _GAIN) * best:
+                best, left_out = loss, (*left_out, name)
+        return best, left_out
+
+    cells = tuple(name for name in groups if name.startswith(CELLS_OF))
+    with _threads(next(iter(products.values()))):
+        best, left_out = descend(())
+        if cells and len(cells) < len(groups):  # each may help beside the rest, and all may not
+            loss, without_cells = descend(cells)
+            if loss < (1 - _GAIN) * best:
+                left_out = without_cells
+    return left_out
 
 
 def _solve_standardized(x: np.ndarray, attempts: Sequence[_Attempt]) -> Solution:
@@ -202,16 +230,18 @@ def _solve_standardized(x: np.ndarray, attempts: Sequence[_Attempt]) -> Solution
 
     A penalty on the squared weights does not depend on the basis.
     """
-    basis = None
+    directions, dual = x, None
     if x.shape[1] > x.shape[0]:
         with _threads(x):
             vectors, roots = _find_directions(x @ x.T)
-            if len(roots):  # else every image has the same features, and any basis is as good
-                basis = x.T @ (vectors / roots)  # (features, rank), orthonormal columns
-                x = vectors * roots
-    with _threads(x):
-        best = _average([attempt(x) for attempt in attempts])
-    return best if basis is None else replace(best, kernel=basis @ best.kernel)
+        if len(roots):  # else every image has the same features, and any basis is as good
+            directions, dual = vectors * roots, vectors / roots
+    with _threads(directions):
+        best = _average([attempt(directions) for attempt in attempts])
+    if dual is None:
+        return best
+    with _threads(x):  # the basis is `x.T @ dual`, as large as x, which is not worth its memory
+        return replace(best, kernel=x.T @ (dual @ best.kernel))
 
 
 def _find_directions(product: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from tl_toolkit.architectures.batches import Batch, as_list
-from tl_toolkit.architectures.heads import LAST_MAP, group_features
+from tl_toolkit.architectures.heads import CELLS_OF_LAST_MAP, LAST_MAP, group_features
 from tl_toolkit.features.fingerprint import Digests
 from tl_toolkit.features.sets import FeatureSet
 from tl_toolkit.features.source import FeatureSource
@@ -31,7 +31,8 @@ def read_untrained(
 ) -> dict[str, np.ndarray] | None:
     """Returns the last map that a head reads, as the untrained base computes it, pooled.
 
-    It is pooled as the head pools it where the vectors that it reads are stored, else averaged.
+    It is pooled as the head pools it, without cells, where the vectors that it reads are stored,
+    else averaged.
     Stored features cost no pass over the images. Without them the base runs once for each image.
 
     Args:
@@ -46,7 +47,7 @@ def read_untrained(
         float32 (n, features) of each split; None where there are too many images.
     """
     cut = find_cut(transfer, ())
-    places = _find_places(transfer)
+    places = _find_places(transfer, LAST_MAP)
     stored = source.read_plain(cut, digests)
     if stored is not None:
         return _pool_all(stored, sizes, places)
@@ -63,7 +64,9 @@ def pool_features(
     *,
     whole: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Returns the last map that a head reads as a vector for each image, as `read_untrained` does.
+    """Returns the last map that a head reads as a vector for each image.
+
+    It is as `read_untrained` returns it, and has the cells of a pyramid too.
 
     Args:
         transfer: The model.
@@ -74,12 +77,15 @@ def pool_features(
     Returns:
         float32 (n, features) of each split.
     """
-    return _pool_all(features, sizes, None if whole else _find_places(transfer))
+    places = None if whole else _find_places(transfer, LAST_MAP, CELLS_OF_LAST_MAP)
+    return _pool_all(features, sizes, places)
 
 
-def _find_places(transfer: TransferModel) -> np.ndarray | None:
-    """Returns which features at the head describe the last map as a whole; None for all."""
-    return group_features(transfer.parts[-1].layers).get(LAST_MAP)
+def _find_places(transfer: TransferModel, *names: str) -> np.ndarray | None:
+    """Returns which features at the head are of groups; None for all, where it pools no map."""
+    groups = group_features(transfer.parts[-1].layers)
+    places = [groups[name] for name in names if name in groups]
+    return np.concatenate(places) if places else None
 
 
 def _pool_all(
