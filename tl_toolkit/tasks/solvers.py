@@ -93,8 +93,8 @@ def solve_classes(
         groups: Features of which some are left out where the others predict better. Each group in
             turn is, from all of them and from all but cells, where the ridge regression of one-hot
             targets then has a lower leave-one-out loss over at most 1,000 examples, weighted as
-            they are. None is where at least half of
-            the examples are the only ones of their class.
+            they are. None is left out where at least half of the examples are the only ones of
+            their class.
     """
     targets = np.eye(classes)[labels]
     counts = np.unique(labels, return_counts=True)[1]
