@@ -62,14 +62,9 @@ CHANGES: dict[str, dict[str, Any]] = {
     "probe alone, average pooling": {"phases": [], **head(pooling="average")},
     "probe alone, last map": {"phases": [], **head(taps=None, pooling="average")},
     "probe alone, pyramid": {"phases": [], **head(pooling="pyramid")},
-    "pyramid": head(pooling="pyramid"),
     "pyramid, from conv_dw_6": {
         **head(pooling="pyramid"),
         **tune(unfreeze={"from": "conv_dw_6"}),
-    },
-    "pyramid, from conv_dw_6, head at 3e-5": {
-        **head(pooling="pyramid"),
-        **tune(unfreeze={"from": "conv_dw_6"}, learning_rates={"head": 3e-5}),
     },
     "no dropout": head(dropout=0.0),
     "new head of the last map, trained, then tuning": {
