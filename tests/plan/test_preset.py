@@ -40,15 +40,28 @@ def test_a_recipe_without_phases_gets_the_preset_auto():
     assert read_recipe(VALUES).recipe.preset == "auto"
 
 
-def test_auto_solves_a_head_on_all_maps_then_tunes_the_last_units():
+def test_auto_solves_a_head_on_cells_of_all_maps():
     recipe, reasons = resolve()
 
     head = recipe.model.head
     assert (head.taps, head.pooling, head.normalize) == ("all", "pyramid", True)
+    assert head.solver == "auto" and head.dropout == 0
+    assert recipe.phases == () and "none to tune the base" in reasons[-1]
+    assert all(text.startswith("auto: ") for text in reasons) and len(reasons) == 5
+
+
+@pytest.mark.parametrize(
+    "changes", [{"images": 3000}, {"model": MODEL | {"head": {"pooling": "statistics"}}}]
+)
+def test_auto_solves_a_head_on_whole_maps_then_tunes_the_last_units(changes):
+    recipe, reasons = resolve(**changes)
+
+    head = recipe.model.head
+    assert (head.taps, head.pooling, head.normalize) == ("all", "statistics", True)
     assert head.solver == "auto" and head.dropout == 0.5
     assert [phase.name for phase in recipe.phases] == ["tune"]
     assert recipe.phases[0].unfreeze.unit == "block3"
-    assert all(text.startswith("auto: ") for text in reasons) and len(reasons) == 6
+    assert all(text.startswith("auto: ") for text in reasons)
 
 
 @pytest.mark.parametrize(
@@ -85,13 +98,13 @@ def test_widened_weights_train_from_their_first_convolution(validation):
         model={"base": "mobilenet", "weights": "imagenet"},
     )
 
-    assert recipe.model.head.solver == "auto"
+    assert recipe.model.head.solver == "auto" and recipe.model.head.pooling == "statistics"
     assert [phase.unfreeze.unit for phase in recipe.phases] == ["conv1"]
     assert "see the sum of the bands alone" in reasons[-1]
 
 
 def test_few_validation_images_choose_nothing():
-    recipe, reasons = resolve(validation=60)
+    recipe, reasons = resolve(images=3000, validation=60)
 
     assert recipe.phases == () and recipe.model.head.solver == "auto"
     assert "60 validation images could not tell whether that helped" in reasons[-1]

@@ -133,7 +133,10 @@ def resolve_preset(
     if recipe.preset is None:
         return recipe, ()
     is_small = images <= _MOST_CELLED and architecture.parameters <= _MOST_WEIGHTS
-    has_cells = start_pooling == "pyramid" or (is_small and start_pooling != "statistics")
+    tunes_all = recipe.preset == "auto" and _sees_sums(recipe)
+    has_cells = start_pooling == "pyramid" or (
+        is_small and not tunes_all and start_pooling != "statistics"
+    )
     head, choices = _choose_head(recipe, images, outputs, has_cells=has_cells)
     phases: list[Phase] = []
     if recipe.model.is_random:
@@ -144,13 +147,16 @@ def resolve_preset(
         if head.solver is None:
             phases.append(Phase(name="head", epochs=10, learning_rate=3e-3))
             choices.append(Choice("phases.head", "", "trained, as its problem is not solved"))
-        if recipe.preset == "auto" and _sees_sums(recipe):
+        if tunes_all:
             phases.append(_tune(UnfreezeFrom(**{"from": architecture.units[0].name})))
             why = (
                 "all units, at a low rate: weights of RGB see the sum of the bands alone until "
                 "their first convolution trains"
             )
             choices.append(Choice("phases.tune", "", why))
+        elif recipe.preset == "auto" and head.solver and head.pooling == "pyramid":
+            why = "none to tune the base: from a head that reads cells it lost where it was tried"
+            choices.append(Choice("phases", "", why))
         elif recipe.preset == "auto" and head.solver and validation < _LEAST_JUDGES:
             why = (
                 f"none to tune the base, as {validation} validation images could not tell "
@@ -193,7 +199,8 @@ def _choose_head(
     chosen = {name: entry for name, entry in _PROBE.items() if name not in head.model_fields_set}
     if "pooling" in chosen and has_cells:
         chosen["pooling"] = _PYRAMID
-    if recipe.preset == "fast":
+    pooling = chosen["pooling"][0] if "pooling" in chosen else head.pooling
+    if recipe.preset == "fast" or pooling == "pyramid":
         chosen.pop("dropout", None)
     if "solver" in chosen and not recipe.task.has_classes:
         chosen["solver"] = ("ridge", "solved in closed form, its penalty by cross-validation")
