@@ -21,6 +21,9 @@ VALUES = {
 
 MANY = {"builtin": "digits", "validation": 0.2, "image_size": 32}
 
+WHOLE = MODEL | {"head": {"pooling": "statistics"}}
+"""A model whose head a preset tunes: it reads no cells."""
+
 
 def resolve(images=800, validation=200, outputs=10, start_pooling=None, **changes):
     recipe = resolve_head(read_recipe(VALUES | changes).recipe)
@@ -50,9 +53,7 @@ def test_auto_solves_a_head_on_cells_of_all_maps():
     assert all(text.startswith("auto: ") for text in reasons) and len(reasons) == 5
 
 
-@pytest.mark.parametrize(
-    "changes", [{"images": 3000}, {"model": MODEL | {"head": {"pooling": "statistics"}}}]
-)
+@pytest.mark.parametrize("changes", [{"images": 3000}, {"model": WHOLE}])
 def test_auto_solves_a_head_on_whole_maps_then_tunes_the_last_units(changes):
     recipe, reasons = resolve(**changes)
 
@@ -111,10 +112,10 @@ def test_few_validation_images_choose_nothing():
 
 
 def test_validation_images_are_counted_by_their_fraction():
-    few, _ = plan_values(VALUES)
+    few, _ = plan_values({**VALUES, "model": WHOLE})
     all_digits = {**VALUES["data"], "classes": None}
 
-    many, _ = plan_values({**VALUES, "data": all_digits})
+    many, _ = plan_values({**VALUES, "model": WHOLE, "data": all_digits})
 
     assert not few.recipe.phases and few.reasons
     assert [phase.name for phase in many.recipe.phases] == ["tune"]
@@ -229,7 +230,8 @@ def test_a_value_of_its_own_replaces_the_reason_of_its_field():
 
 
 def test_a_baseline_changes_phases_that_the_preset_chooses():
-    plan, _ = plan_values({**VALUES, "data": MANY, "baseline": {"phases.tune.learning_rate": 1e-5}})
+    values = {**VALUES, "model": WHOLE, "data": MANY}
+    plan, _ = plan_values({**values, "baseline": {"phases.tune.learning_rate": 1e-5}})
 
     baseline = plan_baseline(plan)
 
@@ -239,7 +241,7 @@ def test_a_baseline_changes_phases_that_the_preset_chooses():
 
 def test_a_phase_that_the_preset_does_not_choose_is_no_phase_of_a_baseline(tmp_path):
     path = tmp_path / "x.yaml"
-    text = dump_recipe(read_recipe({**VALUES, "data": MANY}).recipe)
+    text = dump_recipe(read_recipe({**VALUES, "model": WHOLE, "data": MANY}).recipe)
     path.write_text(f"{text}baseline: {{phases.tun.epochs: 3}}\n")
 
     with pytest.raises(RecipeError, match=r"x\.yaml:\d+:\d+  with its baseline(.|\n)*tune"):
