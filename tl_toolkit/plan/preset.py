@@ -1,4 +1,4 @@
-"""What a recipe without phases gets: a head that is solved, then tuned with the last units.
+"""What a recipe without phases gets: a head that is solved, and for many images tuned.
 
 Every value that is chosen has a reason, which the run prints and its recipe.yaml keeps.
 """
