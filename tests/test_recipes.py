@@ -349,9 +349,9 @@ def test_init_writes_the_first_recipe_of_the_readme(tmp_path, draw_photos):
     (recipe,) = re.findall(r"```yaml\n(version: 1\nname: photos\n.*?)```", readme, re.DOTALL)
     (tmp_path / "readme.yaml").write_text(recipe)
     draw_photos(tmp_path / "photos")
-    for name in ("ants", "bees"):  # so many that validation images can tell whether tuning helps
+    for name in ("ants", "bees"):  # so many that the head is tuned, too
         first = next((tmp_path / "photos" / name).iterdir())
-        for number in range(400):
+        for number in range(1400):
             (tmp_path / "photos" / name / f"more{number}.png").hardlink_to(first)
 
     _, plan = check_starter(tmp_path / "photos", tmp_path)

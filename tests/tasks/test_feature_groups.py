@@ -3,10 +3,17 @@
 import keras
 import numpy as np
 import pytest
+from sklearn.linear_model import RidgeCV
 from threadpoolctl import threadpool_limits
 
 from tl_toolkit.architectures.heads import HeadLayers, build_head, group_features
-from tl_toolkit.tasks.solvers import solve_classes, solve_labels, solve_values
+from tl_toolkit.tasks.solvers import (
+    _leave_one_out,
+    _penalties,
+    solve_classes,
+    solve_labels,
+    solve_values,
+)
 
 COUNT = 80
 LABELS = np.arange(COUNT) % 2
@@ -35,6 +42,20 @@ def test_a_group_that_does_not_help_has_no_weight(task):
     np.testing.assert_allclose(solution.kernel[:6], alone.kernel, atol=1e-8)
     np.testing.assert_allclose(solution.bias, alone.bias, atol=1e-8)
     assert solution.penalty == alone.penalty and solution.loss == pytest.approx(alone.loss)
+
+
+@pytest.mark.parametrize("weights", [None, np.where(LABELS, 3.0, 0.5)], ids=["equal", "weighted"])
+@pytest.mark.parametrize("features", [6, 306])
+def test_the_loss_of_examples_left_out_is_that_of_scikit_learn(weights, features):
+    x, targets = FEATURES[:, :features], np.eye(2)[LABELS]
+
+    found = _leave_one_out(x @ x.T, targets, weights)
+
+    model = RidgeCV(_penalties(COUNT), store_cv_results=True, scoring="neg_mean_squared_error")
+    model.fit(x, targets, sample_weight=weights)
+    errors = (model.cv_results_.reshape(COUNT, 2, -1) - targets[..., None]) ** 2
+    losses = np.average(errors.mean(axis=1), axis=0, weights=weights)
+    assert found == pytest.approx(losses.min(), rel=1e-6)
 
 
 def test_groups_that_help_all_have_a_part():
@@ -89,10 +110,14 @@ def test_classes_of_one_image_each_choose_no_features():
     assert solve_classes(features, np.arange(20), 20, "auto", groups=GROUPS).left_out == ()
 
 
-@pytest.mark.parametrize("task", ["classes", "labels"])
-def test_features_that_tell_of_a_rare_class_have_a_part_where_it_weighs_more(task):
+@pytest.mark.parametrize(
+    ("task", "seed", "equal", "weighted"),
+    [("classes", 0, ("few",), ()), ("labels", 1, (), ("few",))],
+    ids=["classes", "labels"],
+)
+def test_weights_have_a_part_in_the_choice(task, seed, equal, weighted):
     labels = (np.arange(200) < 20).astype(int)
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     few = labels[:, None] + random.normal(size=(200, 2))
     many = 0.8 * labels[:, None] + random.normal(size=(200, 80))
     features, groups = np.hstack([few, many]), {"many": np.arange(2, 82), "few": np.arange(2)}
@@ -103,8 +128,8 @@ def test_features_that_tell_of_a_rare_class_have_a_part_where_it_weighs_more(tas
         weights = None if weights is None else weights[:, None]
         return solve_labels(features, labels[:, None], "ridge", weights=weights, groups=groups)
 
-    assert choose(None).left_out == ("few",)
-    assert choose(np.where(labels, 5.0, 5 / 9)).left_out == ()
+    assert choose(None).left_out == equal
+    assert choose(np.where(labels, 5.0, 5 / 9)).left_out == weighted
 
 
 def test_small_problems_have_the_same_weights_whatever_the_threads():

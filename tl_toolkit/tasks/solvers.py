@@ -189,21 +189,13 @@ def _choose_left_out(
     """Returns the groups of features without which a ridge regression predicts better."""
     judges = np.random.default_rng(0).permutation(len(x))[:_JUDGES]
     x, targets = x[judges], np.asarray(targets, np.float64)[judges]
-    of_examples = of_targets = None
-    if weights is not None:
-        weights = weights[judges]
-        of_examples = weights if weights.ndim == 1 else None  # labels have theirs in the loss alone
-        of_targets = np.broadcast_to(weights.reshape(len(x), -1), targets.shape)
+    weights = None if weights is None else weights[judges]
     with _threads(x):
         products = {name: x[:, group] @ x[:, group].T for name, group in groups.items()}
 
     def measure(without: Sequence[str]) -> float:
         product = np.sum([products[name] for name in groups if name not in without], axis=0)
-        vectors, roots = _find_directions(product)
-        if not len(roots):
-            return np.inf
-        predictions = _ridge(vectors * roots, targets, of_examples)[1]
-        return float(np.average((predictions - targets) ** 2, weights=of_targets))
+        return _leave_one_out(product, targets, weights)
 
     def descend(left_out: tuple[str, ...]) -> tuple[float, tuple[str, ...]]:
         best = measure(left_out)
@@ -223,6 +215,40 @@ def _choose_left_out(
             if loss < (1 - _GAIN) * best:
                 left_out = without_cells
     return left_out
+
+
+def _leave_one_out(product: np.ndarray, targets: np.ndarray, weights: np.ndarray | None) -> float:
+    """Returns the least loss of ridge regressions on examples that they leave out.
+
+    It is that of scikit-learn's `RidgeCV`, which takes 15 times as long for the whole path.
+
+    Args:
+        product: Of the features of examples with each other, (n, n).
+        targets: (n, outputs).
+        weights: Of examples, (n,), or of labels, (n, outputs), which count in the loss alone.
+    """
+    of_targets = np.ones_like(targets)
+    own = np.ones(len(targets))
+    if weights is not None:
+        of_targets = of_targets * weights.reshape(len(targets), -1)
+        own = weights if weights.ndim == 1 else own
+    share, root = own / own.sum(), np.sqrt(own)[:, None]
+    mean = product @ share
+    values, vectors = np.linalg.eigh(
+        (product - mean - mean[:, None] + mean @ share) * root * root.T
+    )
+    if values[-1] <= 0:
+        return np.inf
+    values = np.maximum(values, 0.0)
+    y = (targets - share @ targets) * root
+    projected, squares = vectors.T @ y, vectors**2
+    losses = []
+    for penalty in _penalties(len(values)):
+        kept = values / (values + penalty)
+        left = 1 - share - squares @ kept
+        errors = (y - vectors @ (kept[:, None] * projected)) / (left[:, None] * root)
+        losses.append(np.average(errors**2, weights=of_targets))
+    return float(min(losses))
 
 
 def _solve_standardized(x: np.ndarray, attempts: Sequence[_Attempt]) -> Solution:
@@ -271,13 +297,17 @@ def _average(solutions: Sequence[Solution]) -> Solution:
     return replace(best, kernel=kernel, bias=bias, partner=partner)
 
 
+def _penalties(features: int) -> np.ndarray:
+    return np.logspace(-3, 6, _PENALTIES) * max(1.0, features / 1000)
+
+
 def _ridge(
     x: np.ndarray, targets: np.ndarray, weights: np.ndarray | None = None
 ) -> tuple[Solution, np.ndarray]:
     """Returns a ridge regression, and its prediction of each target without that example."""
     from sklearn.linear_model import RidgeCV
 
-    alphas = np.logspace(-3, 6, _PENALTIES) * max(1.0, x.shape[1] / 1000)
+    alphas = _penalties(x.shape[1])
     model = RidgeCV(alphas, scoring="neg_mean_squared_error", store_cv_results=True)
     model.fit(x, targets, sample_weight=weights)
     place = int(np.argmin(np.abs(alphas - model.alpha_)))
