@@ -38,7 +38,8 @@ def copy_run(version, place):
     if not packed.is_file():
         return shutil.copytree(EARLIER / version, place)
     with tarfile.open(packed) as archive:
-        archive.extractall(place, filter="data")
+        safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        archive.extractall(place, **safely)
     return place
 
 

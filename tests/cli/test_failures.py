@@ -230,8 +230,8 @@ def test_an_interrupted_process_ends_with_130_and_keeps_its_best_weights(tmp_pat
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
-        # Tests that run in the background ignore SIGINT, and so would their children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        # Tests in the background ignore SIGINT, those of nohup SIGHUP, and so would children.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     ) as process:
         for line in process.stderr:
             if line.startswith("head 2/"):

@@ -607,8 +607,12 @@ def test_the_command_says_where_it_answers_and_ends_by_a_signal(tmp_path, small_
                 codes.append(httpx.get(url, headers=header, timeout=LONG).status_code)
             return bool(codes)
 
+        def is_waiting():  # for signals: it answers a moment before
+            return signal.getsignal(signal.SIGINT).__module__ == "tl_toolkit.serving.server"
+
         try:
             wait_until(is_answered)
+            wait_until(is_waiting)
         finally:
             os.kill(os.getpid(), signal.SIGINT)
 

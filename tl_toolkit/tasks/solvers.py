@@ -220,7 +220,7 @@ def _choose_left_out(
 def _leave_one_out(product: np.ndarray, targets: np.ndarray, weights: np.ndarray | None) -> float:
     """Returns the least loss of ridge regressions on examples that they leave out.
 
-    It is that of scikit-learn's `RidgeCV`, which takes 15 times as long for the whole path.
+    It is that of scikit-learn's `RidgeCV`, without the time for its models.
 
     Args:
         product: Of the features of examples with each other, (n, n).
