@@ -209,6 +209,7 @@ def ask_saved_model(run, paths, folder):
     subprocess.run(
         [sys.executable, "-I", serving_process, model, folder / "inputs.npz", outputs],
         check=True,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
     )
     with np.load(outputs) as arrays:

@@ -1,9 +1,12 @@
 """Scripts of exports in a process of their own."""
 
+import os
+
+import numpy as np
 import pytest
 
 from tl_toolkit.errors import ParityError
-from tl_toolkit.export.apart import run_apart
+from tl_toolkit.export.apart import run_apart, started
 
 
 def test_a_process_of_its_own_that_is_killed_is_named(tmp_path):
@@ -12,3 +15,35 @@ def test_a_process_of_its_own_that_is_killed_is_named(tmp_path):
 
     with pytest.raises(ParityError, match="cannot be run: its process was ended by SIGKILL"):
         run_apart(str(script), ["model"], {}, {}, failure="cannot be run")
+
+
+def test_model_and_inputs_may_be_written_after_the_process_began(tmp_path):
+    script, model = tmp_path / "script.py", tmp_path / "model"
+    script.write_text(
+        "import pathlib, shutil, sys\n"
+        "sys.stdin.read()\n"
+        "assert pathlib.Path(sys.argv[1]).read_text() == 'written'\n"
+        "shutil.copy(sys.argv[2], sys.argv[3])\n"
+    )
+
+    with started(str(script), [str(model)], {}, failure="cannot be run") as run:
+        model.write_text("written")
+        outputs = run({"numbers": np.arange(3)})
+
+    assert outputs["numbers"].tolist() == [0, 1, 2]
+
+
+def test_a_process_that_was_not_asked_ends(tmp_path):
+    script, began = tmp_path / "script.py", tmp_path / "began"
+    script.write_text(
+        f"import os, pathlib\npathlib.Path({str(began)!r}).write_text(str(os.getpid()))\n"
+        "while True: pass\n"
+    )
+
+    with pytest.raises(OSError), started(str(script), ["model"], {}, failure="cannot be run"):
+        while not (began.exists() and began.read_text()):
+            pass
+        raise OSError("the disk is full")
+
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(began.read_text()), 0)

@@ -1,5 +1,6 @@
 """The exported model returns what the Keras model does, or is not published."""
 
+import contextlib
 import errno
 import io
 import json
@@ -72,6 +73,31 @@ def published(tmp_path_factory):
     return folder, publish_model(build_model(activation="sigmoid"), folder, resize="crop")
 
 
+def test_a_saved_model_is_traced_once(tmp_path, monkeypatch):
+    finished = finish(build_model())
+    traced, serve = [], Classification.serve
+    monkeypatch.setattr(
+        Classification, "serve", lambda self, outputs: traced.append(1) or serve(self, outputs)
+    )
+
+    write_saved_model(finished, tmp_path / "model")
+
+    assert len(traced) == 1
+
+
+def test_a_saved_model_is_a_layer_of_keras(published):
+    _, paths = published
+    layer = keras.layers.TFSMLayer(paths["saved_model"], call_endpoint="serving_default")
+    model = build_model(activation="sigmoid")
+    pixels = np.random.default_rng(1).integers(0, 256, (2, 24, 32, 3), dtype=np.uint8)
+
+    outputs = layer(pixels)
+
+    assert len(layer.trainable_weights) == len(model.trainable_weights)
+    expected = model(pixels.astype(np.float32))[:, 0]
+    np.testing.assert_allclose(outputs["probabilities"][:, 1], expected, atol=1e-5)
+
+
 def assert_it_is_published(folder, paths):
     report = json.loads((folder / "export" / "parity.json").read_text())
     assert report["holds"]
@@ -133,7 +159,10 @@ class Equal:
 @pytest.fixture
 def publish_text(tmp_path, monkeypatch):
     """Publishes a text, as if it were a model that has a proof."""
-    form = Format(lambda finished, path: path.write_text(finished.model), ask=lambda: None)
+    form = Format(
+        lambda finished, path: path.write_text(finished.model),
+        asking=lambda path: contextlib.nullcontext(lambda batches, encoded: None),
+    )
     monkeypatch.setattr(publish_module, "find_format", lambda name: form)
 
     def publish_text(text):

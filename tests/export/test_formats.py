@@ -41,7 +41,7 @@ def test_a_format_has_a_file_that_writes_it_and_a_proof_if_it_can_be_asked(name)
     form = find_format(name)
 
     assert callable(form.write)
-    assert (form.ask is not None or form.runtime != "") == bool(EXPORT_FORMATS[name].proof)
+    assert (form.asking is not None or form.runtime != "") == bool(EXPORT_FORMATS[name].proof)
     assert min(form.limits.pixels, form.limits.encoded) > 0
 
 

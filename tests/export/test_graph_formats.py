@@ -90,8 +90,9 @@ def test_the_process_cannot_import_the_package(tmp_path):
     words = ["onnx", "x.onnx", tmp_path / "x.npz", tmp_path / "out.npz", settings]
 
     child = subprocess.run(
-        [sys.executable, "-I", graph_process.__file__, *words], capture_output=True, text=True
-    )
+        [sys.executable, "-I", graph_process.__file__, *words],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
 
     assert child.returncode == 1
     assert "import of tl_toolkit halted" in child.stderr
@@ -113,7 +114,7 @@ def test_openvino_does_not_call_its_maker(all_exported, tmp_path):
     words = ["openvino", all_exported["openvino"], tmp_path / "x.npz", tmp_path / "out.npz"]
 
     subprocess.run(
-        [sys.executable, "-I", graph_process.__file__, *words],
+        [sys.executable, "-I", graph_process.__file__, *words], stdin=subprocess.DEVNULL,
         env={**os.environ, "HOME": str(tmp_path), "CI": ""}, check=True,
     )  # fmt: skip
 

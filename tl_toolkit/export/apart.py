@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -9,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,61 @@ import numpy as np
 
 from tl_toolkit.errors import ParityError, Problem
 
-__all__ = ["find_last_line", "run_apart"]
+__all__ = ["Run", "find_last_line", "run_apart", "started"]
+
+Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
+"""Takes inputs and returns outputs. Raises a ParityError if the process fails."""
+
+
+@contextlib.contextmanager
+def started(
+    script: str,
+    words: Sequence[str],
+    settings: Mapping[str, Any],
+    *,
+    failure: str,
+    consequence: str = "",
+) -> Iterator[Run]:
+    """Starts a script, WORDS INPUTS.npz OUTPUTS.npz SETTINGS, and yields what has it run.
+
+    It imports its runtime meanwhile, which takes seconds, and reads model and inputs when its
+    standard input ends. It looks for modules where this process does, so that it finds a runtime
+    in the user's site, PYTHONPATH or a `--target` folder. In the end it is killed if it still runs.
+
+    Args:
+        script: Its file.
+        words: Its first arguments; the last is the model, which may be written meanwhile.
+        settings: What it reads beside the path of modules, as JSON can hold it.
+        failure: What it means if it fails, before the error's own words.
+        consequence: What comes of that.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "inputs.npz"), Path(folder, "outputs.npz")
+        # Isolated: else the script's folder, with modules of this package, would come first.
+        child = subprocess.Popen(
+            [sys.executable, "-I", script, *words, str(source), str(target),
+             json.dumps({"path": sys.path, **settings})],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, errors="replace",
+            # The keras.json of another project can end the import of TensorFlow.
+            env=os.environ | {"KERAS_HOME": folder, "KERAS_BACKEND": "tensorflow"},
+        )  # fmt: skip
+
+        def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            arrays: dict[str, Any] = dict(inputs)
+            np.savez(source, **arrays)
+            _, errors = child.communicate()  # ends its standard input
+            if child.returncode != 0:
+                what = f"{failure}: {_describe_end(child.returncode, errors)}"
+                raise ParityError(Problem(words[-1], what, consequence))
+            with np.load(target, allow_pickle=False) as file:
+                return {key: file[key] for key in file.files}
+
+        try:
+            yield run
+        finally:
+            child.kill()
+            child.communicate()
 
 
 def run_apart(
@@ -29,18 +84,15 @@ def run_apart(
     failure: str,
     consequence: str = "",
 ) -> dict[str, np.ndarray]:
-    """Runs a script: WORDS INPUTS.npz OUTPUTS.npz SETTINGS.
-
-    The process looks for modules where this one does, so that it finds a runtime in the user's
-    site, PYTHONPATH or a `--target` folder.
+    """Starts a script and runs it.
 
     Args:
-        script: Its file.
-        words: Its first arguments; the last is the model.
+        script: As in `started`.
+        words: As in `started`.
         inputs: What it reads.
-        settings: What it reads beside the path of modules, as JSON can hold it.
-        failure: What it means if it fails, before the error's own words.
-        consequence: What comes of that.
+        settings: As in `started`.
+        failure: As in `started`.
+        consequence: As in `started`.
 
     Returns:
         What it writes.
@@ -48,30 +100,15 @@ def run_apart(
     Raises:
         ParityError: It fails.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder, "inputs.npz"), Path(folder, "outputs.npz")
-        arrays: dict[str, Any] = dict(inputs)
-        np.savez(source, **arrays)
-        # Isolated: else the script's folder, with modules of this package, would come first.
-        child = subprocess.run(
-            [sys.executable, "-I", script, *words, str(source), str(target),
-             json.dumps({"path": sys.path, **settings})],
-            capture_output=True, text=True, check=False, errors="replace",
-            # The keras.json of another project can end the import of TensorFlow.
-            env=os.environ | {"KERAS_HOME": folder, "KERAS_BACKEND": "tensorflow"},
-        )  # fmt: skip
-        if child.returncode != 0:
-            what = f"{failure}: {_describe_end(child)}"
-            raise ParityError(Problem(words[-1], what, consequence))
-        with np.load(target, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
+    with started(script, words, settings, failure=failure, consequence=consequence) as run:
+        return run(inputs)
 
 
-def _describe_end(child: subprocess.CompletedProcess[str]) -> str:
+def _describe_end(code: int, errors: str) -> str:
     """Returns why a process failed; one that is killed, as for its memory, says nothing itself."""
-    if child.returncode < 0:
-        return f"its process was ended by {signal.Signals(-child.returncode).name}"
-    return find_last_line(child.stderr)
+    if code < 0:
+        return f"its process was ended by {signal.Signals(-code).name}"
+    return find_last_line(errors)
 
 
 def find_last_line(text: str) -> str:

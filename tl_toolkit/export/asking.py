@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tl_toolkit.export import serving_process
-from tl_toolkit.export.apart import run_apart
+from tl_toolkit.export.apart import Run, started
 from tl_toolkit.runtime import describe_numerics
 from tl_toolkit.tasks.parity import Outputs
+from tl_toolkit.tasks.types import Ask
 
-__all__ = ["ask", "read_numerics"]
+__all__ = ["ask", "asking", "read_numerics"]
+
+
+@contextlib.contextmanager
+def asking(saved_model: Path) -> Iterator[Ask]:
+    """Starts a process for a SavedModel, which may not be written yet, and yields what asks it.
+
+    Args:
+        saved_model: Its folder.
+    """
+    with started(
+        serving_process.__file__, [str(saved_model)], read_numerics(),
+        failure="cannot be loaded and asked by plain TensorFlow",
+        consequence="Nothing was published.",
+    ) as run:  # fmt: skip
+        yield functools.partial(_ask, run)
 
 
 def ask(saved_model: Path, batches: Sequence[np.ndarray], encoded: Sequence[bytes]) -> Outputs:
@@ -28,16 +46,17 @@ def ask(saved_model: Path, batches: Sequence[np.ndarray], encoded: Sequence[byte
     Raises:
         ParityError: It cannot be loaded, or gives no outputs.
     """
+    with asking(saved_model) as ask_it:
+        return ask_it(batches, encoded)
+
+
+def _ask(run: Run, batches: Sequence[np.ndarray], encoded: Sequence[bytes]) -> Outputs:
     inputs = {
         "bytes": np.frombuffer(b"".join(encoded), np.uint8),
         "lengths": np.array([len(data) for data in encoded]),
         **{f"image/{number}": batch for number, batch in enumerate(batches)},
     }
-    arrays = run_apart(
-        serving_process.__file__, [str(saved_model)], inputs, read_numerics(),
-        failure="cannot be loaded and asked by plain TensorFlow",
-        consequence="Nothing was published.",
-    )  # fmt: skip
+    arrays = run(inputs)
     return Outputs(
         pixels=_gather(arrays, "pixels", len(batches)),
         encoded=_gather(arrays, "bytes", len(encoded)),

@@ -7,7 +7,8 @@ TensorFlow; here each line of it is joined with its file.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from tl_toolkit.images.geometry import Resize
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.recipe.export_formats import split_formats
 from tl_toolkit.tasks.base import Task
-from tl_toolkit.tasks.parity import Limits, Outputs
+from tl_toolkit.tasks.parity import Limits
+from tl_toolkit.tasks.types import Ask
 
 __all__ = ["Answer", "FinishedModel", "Format", "find_format"]
 
@@ -47,9 +49,6 @@ class FinishedModel:
     load_samples: Callable[[], np.ndarray] | None = None
 
 
-Ask = Callable[[Path, Sequence[np.ndarray], Sequence[bytes]], Outputs]
-
-
 @dataclass(frozen=True)
 class Answer:
     """What a model in another format returned, in a runtime of its own.
@@ -71,12 +70,13 @@ class Answer:
 class Format:
     """One way to write a finished model.
 
-    It proves equal by `ask`, where it takes images as they are, else by its runtime, where it takes
-    what the Keras model takes; without both it is published without a proof.
+    It proves equal by `asking`, where it takes images as they are, else by its runtime, where it
+    takes what the Keras model takes; without both it is published without a proof.
 
     Attributes:
         write: Writes it to a path that does not exist.
-        ask: Runs what was written on images (n, h, w, 3) and encoded files.
+        asking: Starts a process while it is written, which then runs it on images (n, h, w, 3) and
+            encoded files.
         runtime: A name of `graph_process.OPENERS`, which runs it on float32 (n, h, w, channels) of
             the model's size; "" for none.
         limits: The largest differences that the proof allows. Where these are small, answers (the
@@ -89,7 +89,7 @@ class Format:
     """
 
     write: Callable[[FinishedModel, Path], None]
-    ask: Ask | None = None
+    asking: Callable[[Path], AbstractContextManager[Ask]] | None = None
     runtime: str = ""
     limits: Limits = field(default_factory=Limits)
     agreement: float = 0.0

@@ -4,7 +4,7 @@
 
 INPUTS holds `images`, float32 (n, h, w, channels), and places in pixels of them, `ys` (n, rows) and
 `xs` (n, columns). OUTPUTS receives `outputs`, (n, rows, columns, units). SETTINGS is a JSON object:
-`path` is the search path for modules.
+`path` is the search path for modules. Model and inputs are read when standard input ends.
 """
 
 import json
@@ -24,6 +24,7 @@ def main(model: str, inputs: str, outputs: str, settings: str) -> None:
     sys.path[:] = json.loads(settings)["path"]
     import numpy as np
 
+    sys.stdin.read()
     from tl_toolkit.export.quick_lines import build_lines_call
 
     call = build_lines_call(_find_interpreter()(model, num_threads=2))

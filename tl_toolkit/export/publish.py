@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from tl_toolkit.runs.files import (
 )
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.locks import hold
+from tl_toolkit.tasks.types import Ask
 
 __all__ = ["publish"]
 
@@ -72,10 +72,11 @@ def _publish(
     path, proof = folder / line.path, folder / line.proof if line.proof else None
     with _open_scratch(folder, path) as scratch:
         draft = scratch / path.name
-        with reporting_unwritable(path):
-            form.write(finished, draft)
-        origin = describe_origin(run, draft)
-        report = {**_compare(finished, draft, form, files), **origin}
+        with form.asking(draft) if form.asking else contextlib.nullcontext() as ask:
+            with reporting_unwritable(path):
+                form.write(finished, draft)
+            origin = describe_origin(run, draft)
+            report = {**_compare(finished, draft, form, files, ask), **origin}
         second = form.beside and form.beside(finished, scratch, form.limits.pixels)
         if second is not None:
             report |= {"lines": second, "holds": report["holds"] and second["holds"]}
@@ -107,14 +108,17 @@ def _open_scratch(folder: Path, path: Path) -> Iterator[Path]:
 
 
 def _compare(
-    finished: FinishedModel, draft: Path, form: Format, files: Mapping[str, bytes]
+    finished: FinishedModel,
+    draft: Path,
+    form: Format,
+    files: Mapping[str, bytes],
+    ask: Ask | None,
 ) -> Mapping[str, Any]:
     """Returns the report on what was written; empty where nothing can be asked."""
-    if form.ask is None and form.runtime:
+    if ask is None and form.runtime:
         return compare_graph(finished, form, draft)
-    if form.ask is None:
+    if ask is None:
         return {}
-    ask = functools.partial(form.ask, draft)
     return finished.task.compare_served(
         finished.model, files, finished.resize, ask=ask, limits=form.limits
     )

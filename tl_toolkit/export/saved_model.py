@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from tl_toolkit.export.asking import ask
+from tl_toolkit.export.asking import asking
 from tl_toolkit.export.formats import FinishedModel, Format
 from tl_toolkit.images.bands import dtype_of
 from tl_toolkit.runs.files import write_json
 
 __all__ = ["FORMAT", "write_saved_model"]
+
+_COLLECTIONS = ("variables", "trainable_variables", "non_trainable_variables")
+"""What `keras.layers.TFSMLayer` looks for in a SavedModel."""
 
 
 def write_saved_model(finished: FinishedModel, path: Path) -> None:
@@ -35,21 +37,24 @@ def write_saved_model(finished: FinishedModel, path: Path) -> None:
     channels = finished.model.inputs[0].shape[-1]
     dtype = tf.as_dtype(dtype_of(channels))
     names = tf.constant(list(finished.task.classes), tf.string)
-    archive = keras.export.ExportArchive()
-    for layer in finished.model.layers:  # to track the model would trace it once more
-        archive.track(layer)
-    archive.add_endpoint(
-        "serving_default",
-        endpoints.serve_images,
-        input_signature=[tf.TensorSpec((None, None, None, channels), dtype, name="image")],
-    )
-    archive.add_endpoint(
-        "serve_bytes",
-        endpoints.serve_bytes,
-        input_signature=[tf.TensorSpec((None,), tf.string, name="bytes")],
-    )
-    archive.add_endpoint("class_names", lambda: {"class_names": names}, input_signature=[])
-    archive.write_out(str(path), verbose=False)
+    # Not by Keras's ExportArchive, which traces each endpoint, and the model in it, twice.
+    signatures = {
+        "serving_default": _sign(
+            endpoints.serve_images, tf.TensorSpec((None, None, None, channels), dtype, name="image")
+        ),
+        "serve_bytes": _sign(
+            endpoints.serve_bytes, tf.TensorSpec((None,), tf.string, name="bytes")
+        ),
+        "class_names": _sign(lambda: {"class_names": names}),
+    }
+    root = tf.train.Checkpoint(**signatures)
+    for name in _COLLECTIONS:
+        setattr(root, name, [variable.value for variable in getattr(finished.model, name)])
+    tf.saved_model.save(root, str(path), signatures=signatures)
+
+
+def _sign(function: Callable[..., Any], *signature: tf.TensorSpec) -> Any:
+    return tf.function(function, input_signature=signature, autograph=False)
 
 
 def write_signatures(finished: FinishedModel, folder: Path) -> None:
@@ -102,4 +107,4 @@ def _describe(tensors: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-FORMAT = Format(write_saved_model, ask=ask, runtime="saved_model", document=write_signatures)
+FORMAT = Format(write_saved_model, asking=asking, runtime="saved_model", document=write_signatures)

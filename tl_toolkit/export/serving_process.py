@@ -8,10 +8,14 @@ by its name, for each batch as `pixels/0/NAME` and for each file as `bytes/0/NAM
 PNG files are decoded. SETTINGS is a JSON object: `path` is the search path for modules,
 the rest is the arithmetic of the calling process (`export.asking.read_numerics`).
 
+Model and inputs are read when standard input ends, so that the caller may write them while
+TensorFlow is imported.
+
 Whatever the path holds, the toolkit cannot be imported here: the model must work without it.
 """
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from importlib.machinery import ModuleSpec
@@ -99,6 +103,7 @@ def main(model_path: str, inputs_path: str, outputs_path: str, settings: str = "
     import tensorflow as tf
 
     set_numerics(numerics)
+    sys.stdin.read()
     model = tf.saved_model.load(model_path)
     inputs = np.load(inputs_path, allow_pickle=False)
     outputs = {}
@@ -145,3 +150,5 @@ def read(value: Any) -> Any:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(0)  # TensorFlow takes a second to end, and nothing is lost
