@@ -138,41 +138,10 @@ def resolve_preset(
         is_small and not tunes_all and start_pooling != "statistics"
     )
     head, choices = _choose_head(recipe, images, outputs, has_cells=has_cells)
-    phases: list[Phase] = []
-    if recipe.model.is_random:
-        phases.append(_train_all(architecture))
-        why = "random weights have nothing to keep, so all of them train"
-        choices.append(Choice("phases.train", "", why))
-    else:
-        if head.solver is None:
-            phases.append(Phase(name="head", epochs=10, learning_rate=3e-3))
-            choices.append(Choice("phases.head", "", "trained, as its problem is not solved"))
-        if tunes_all:
-            phases.append(_tune(UnfreezeFrom(**{"from": architecture.units[0].name})))
-            why = (
-                "all units, at a low rate: weights of RGB see the sum of the bands alone until "
-                "their first convolution trains"
-            )
-            choices.append(Choice("phases.tune", "", why))
-        elif recipe.preset == "auto" and head.solver and head.pooling == "pyramid":
-            why = "none to tune the base: from a head that reads cells it lost where it was tried"
-            choices.append(Choice("phases", "", why))
-        elif recipe.preset == "auto" and head.solver and validation < _LEAST_JUDGES:
-            why = (
-                f"none to tune the base, as {validation} validation images could not tell "
-                f"whether that helped; {_LEAST_JUDGES} could"
-            )
-            choices.append(Choice("phases", "", why))
-        elif recipe.preset == "auto":
-            phases.append(_tune(_halve(architecture)))
-            why = (
-                "the second half of the units, at a low rate; the probe is kept where it is better"
-            )
-            choices.append(Choice("phases.tune", "", why))
-        else:
-            choices.append(Choice("phases", "", "none to tune the base, as preset is fast"))
+    phases, of_phases = _choose_phases(recipe, architecture, head, validation, tunes_all=tunes_all)
+    choices += of_phases
     model = recipe.model.model_copy(update={"head": head})
-    changed: dict[str, Any] = {"preset": None, "model": model, "phases": tuple(phases)}
+    changed: dict[str, Any] = {"preset": None, "model": model, "phases": phases}
     if recipe.interpolate and not (phases and (head.solver or len(phases) > 1)):
         changed["interpolate"] = False
         why = "no head is trained before the base is, to mix with"
@@ -211,6 +180,48 @@ def _choose_head(
         Choice(f"model.head.{name}", _word(value), why) for name, (value, why) in chosen.items()
     ]
     return head.model_copy(update=update), choices
+
+
+def _choose_phases(
+    recipe: Recipe, architecture: Architecture, head: Head, validation: int, *, tunes_all: bool
+) -> tuple[tuple[Phase, ...], list[Choice]]:
+    if recipe.model.is_random:
+        why = "random weights have nothing to keep, so all of them train"
+        return (_train_all(architecture),), [Choice("phases.train", "", why)]
+    phases, choices = [], []
+    if head.solver is None:
+        phases.append(Phase(name="head", epochs=10, learning_rate=3e-3))
+        choices.append(Choice("phases.head", "", "trained, as its problem is not solved"))
+    unfreeze, why = _choose_unfreezing(recipe, architecture, head, validation, tunes_all=tunes_all)
+    if unfreeze is not None:
+        phases.append(_tune(unfreeze))
+    choices.append(Choice("phases.tune" if unfreeze else "phases", "", why))
+    return tuple(phases), choices
+
+
+def _choose_unfreezing(
+    recipe: Recipe, architecture: Architecture, head: Head, validation: int, *, tunes_all: bool
+) -> tuple[UnfreezeFrom | None, str]:
+    """Returns what is tuned after the head, None for nothing, and why."""
+    if recipe.preset != "auto":
+        return None, "none to tune the base, as preset is fast"
+    if tunes_all:
+        return UnfreezeFrom(**{"from": architecture.units[0].name}), (
+            "all units, at a low rate: weights of RGB see the sum of the bands alone until their "
+            "first convolution trains"
+        )
+    if head.solver and head.pooling == "pyramid":
+        return None, (
+            "none to tune the base: from a head that reads cells it lost where it was tried"
+        )
+    if head.solver and validation < _LEAST_JUDGES:
+        return None, (
+            f"none to tune the base, as {validation} validation images could not tell whether "
+            f"that helped; {_LEAST_JUDGES} could"
+        )
+    return _halve(architecture), (
+        "the second half of the units, at a low rate; the probe is kept where it is better"
+    )
 
 
 def _word(value: Any) -> str:
