@@ -224,7 +224,7 @@ def test_a_holder_gives_signs_of_life(tmp_path, monkeypatch):
             time.sleep(0.005)
 
         assert time.time() - (tmp_path / ".writing").stat().st_mtime < 10
-        (thread,) = [each for each in threading.enumerate() if each.name == "tl_toolkit lock"]
+        (thread,) = [each for each in threading.enumerate() if each.name == "tl_toolkit heart"]
         assert thread.daemon
     thread.join(10)
     assert not thread.is_alive()

@@ -27,6 +27,7 @@ __all__ = [
     "is_lock",
     "is_same",
     "open_new",
+    "parse_holder",
     "read_lock_file",
     "suppressing_gone",
     "try_flock",
@@ -159,7 +160,7 @@ def read_lock_file(path: Path, descriptor: int, kind: int) -> LockFile:
     got = try_flock(descriptor, kind)
     status = os.fstat(descriptor)
     text = os.pread(descriptor, status.st_size, 0)
-    holder = _parse(text)
+    holder = parse_holder(text)
     identity = text if "key" in holder else f"{status.st_ino} ".encode() + text
     return LockFile(path, identity, status.st_mtime, None if got is None else not got, holder)
 
@@ -233,7 +234,12 @@ def try_flock(descriptor: int, kind: int) -> bool | None:
     return True
 
 
-def _parse(text: bytes) -> dict[str, Any]:
+def parse_holder(text: bytes) -> dict[str, Any]:
+    """Returns the process that a lock names, {} for none.
+
+    Args:
+        text: Its content.
+    """
     try:
         holder = json.loads(text)
     except ValueError:

@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import logging
 import os
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tl_toolkit.errors import OutputError, Problem, RecipeError
+from tl_toolkit.runs.heart import Heart
 from tl_toolkit.runs.lock_files import (
     CLAIM,
     LOCK,
@@ -45,6 +46,7 @@ __all__ = [
     "hold",
     "is_abandoned",
     "is_taken_over",
+    "name_holder",
     "refuse_follower",
 ]
 
@@ -70,7 +72,7 @@ def hold(folder: Path) -> Iterator[None]:
     """
     path = Path(folder) / LOCK
     held = _acquire(path)
-    heart = _Heart(held)
+    heart = Heart(functools.partial(_beat, held), _BEAT_SECONDS)
     try:
         yield
     finally:
@@ -120,7 +122,7 @@ def describe_holder(folder: Path) -> str:
     Args:
         folder: The folder.
     """
-    return _name(find_holder(folder) or {})
+    return name_holder(find_holder(folder) or {})
 
 
 def is_taken_over(folder: Path) -> bool:
@@ -145,7 +147,7 @@ def refuse_follower(folder: Path) -> None:
         OutputError: It has.
     """
     if is_taken_over(folder):
-        what = f"is being written by {_name(find_holder(folder) or {})} by now"
+        what = f"is being written by {name_holder(find_holder(folder) or {})} by now"
         expected = (
             f"This process gave no sign of life for {STALE_SECONDS / 60:.0f} minutes, and its "
             "folder was taken over."
@@ -255,41 +257,19 @@ def _read_clock(path: Path) -> float:
         return time.time()
 
 
-class _Heart:
-    """Sets the time of a lock file again and again, in a thread that ends with its process.
-
-    Args:
-        held: The lock file.
-    """
-
-    def __init__(self, held: HeldLock) -> None:
-        self._held = held
-        self._is_ended = threading.Event()
-        self._beating = threading.Lock()
-        with contextlib.suppress(RuntimeError):  # no more threads: this host needs none
-            threading.Thread(target=self._beat, daemon=True, name="tl_toolkit lock").start()
-
-    def stop(self) -> bool:
-        """Ends the beats; returns whether the thread has left the file alone by now."""
-        self._is_ended.set()
-        return self._beating.acquire(timeout=1.0)
-
-    def _beat(self) -> None:
-        while not self._is_ended.wait(_BEAT_SECONDS):
-            with self._beating:
-                if self._is_ended.is_set():
-                    return
-                with contextlib.suppress(OSError):
-                    if not self._held.is_there():
-                        text = "%s is no longer ours: another process took it"
-                        _logger.warning(text, self._held.path)
-                        return
-                    os.utime(self._held.descriptor)
+def _beat(held: HeldLock) -> bool:
+    """Sets the time of a lock file; returns whether it is still ours."""
+    with contextlib.suppress(OSError):
+        if not held.is_there():
+            _logger.warning("%s is no longer ours: another process took it", held.path)
+            return False
+        os.utime(held.descriptor)
+    return True
 
 
 def _refuse(seen: LockFile) -> RecipeError:
     """Returns the error that names who holds a folder, since when, and what can be done."""
-    what = f"is being written by {_name(seen.holder)}"
+    what = f"is being written by {name_holder(seen.holder)}"
     expected = "A folder has one writer at a time, and a run in progress is not replaced."
     hint = "wait for it, or another --out"
     holder = seen.holder
@@ -307,7 +287,12 @@ def _refuse(seen: LockFile) -> RecipeError:
     return RecipeError(Problem(str(seen.path.parent), what, expected, hint))
 
 
-def _name(holder: dict[str, Any]) -> str:
+def name_holder(holder: Mapping[str, Any]) -> str:
+    """Returns a process and since when it holds something, as words.
+
+    Args:
+        holder: What `find_holder` returns; "another process" for {}.
+    """
     if not holder:
         return "another process"
     name = f"process {holder['pid']} on {holder['host']}"
