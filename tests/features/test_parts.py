@@ -11,7 +11,7 @@ import tl_toolkit as tl
 from tests.features.test_features import recipe_of
 from tests.models import plan_values
 from tl_toolkit.events import ignore
-from tl_toolkit.features.leases import LEASE_PREFIX, leased
+from tl_toolkit.features.leases import LEASE_PREFIX, FolderLeases, leased
 from tl_toolkit.features.parts import Part, cut_parts, limit_part, list_parts
 from tl_toolkit.features.shards import map_shard, read_images
 from tl_toolkit.features.store import FeatureCache
@@ -99,7 +99,7 @@ def test_a_part_that_another_one_computes_is_waited_for(tmp_path, photos, whole)
     ]
     filling = threading.Thread(target=fill_part, args=(context, first))
 
-    with leased(sorted(entries), lacking) as is_ours:
+    with leased([FolderLeases(entry) for entry in entries], lacking) as is_ours:
         events.clear()
         filling.start()
         filling.join(timeout=1.0)
@@ -118,7 +118,7 @@ def test_a_part_that_another_one_computes_is_waited_for(tmp_path, photos, whole)
 
 
 def test_a_lease_has_one_holder(tmp_path):
-    a, b = tmp_path / "a", tmp_path / "b"
+    a, b = FolderLeases(tmp_path / "a"), FolderLeases(tmp_path / "b")
     with leased([a, b], [b"1"]) as first, leased([b], [b"1"]) as second:
         with leased([b], [b"2"]) as other_images:
             pass
@@ -134,7 +134,7 @@ def test_a_lease_of_which_a_killed_process_left_the_folder_is_removed(tmp_path):
     left = entry / f"{LEASE_PREFIX}left"
     left.mkdir(parents=True)
 
-    with leased([entry], [b"1"]):
+    with leased([FolderLeases(entry)], [b"1"]):
         cache.make_room(0, 10**9)
         (held,) = entry.glob(f"{LEASE_PREFIX}*")
 

@@ -1,7 +1,8 @@
 """Leases: who computes a part of the images now, of all processes and hosts that share a store.
 
-A lease is a lock on a folder of its own. That of a process that has ended is free again: on this
-host at once, on another one after five minutes without a sign of life.
+The lease of a process that has ended is free again: on this host at once, on another one after five
+minutes without a sign of life. On a folder it is a lock on a folder of its own; in an object store
+it is an object (`store_leases.py`).
 """
 
 from __future__ import annotations
@@ -10,42 +11,64 @@ import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from tl_toolkit.errors import RecipeError
 from tl_toolkit.runs.locks import describe_holder, hold
 
-__all__ = ["LEASE_PREFIX", "describe_lessee", "leased"]
+__all__ = ["LEASE_PREFIX", "FolderLeases", "Leases", "describe_lessee", "leased"]
 
 LEASE_PREFIX = ".lease-"
-"""Prefix of the names of the folders that are locked."""
+"""Prefix of the names of leases."""
+
+
+class Leases(Protocol):
+    """The leases of one entry of the store."""
+
+    @property
+    def place(self) -> str:
+        """Where they lie; equal for the same entry."""
+
+    def take(self, name: str) -> contextlib.AbstractContextManager[bool]:
+        """Yields whether this process alone has the lease in the block.
+
+        Args:
+            name: Name of the lease.
+
+        Raises:
+            OSError: The store cannot be written.
+            DataError: The object store cannot be read or written.
+        """
+
+    def describe(self, name: str) -> str:
+        """Returns who had a lease when it was last asked for, as words; "" where nobody did.
+
+        Args:
+            name: Name of the lease.
+        """
 
 
 @contextlib.contextmanager
-def leased(entries: Sequence[Path], images: Sequence[bytes]) -> Iterator[bool]:
+def leased(entries: Sequence[Leases], images: Sequence[bytes]) -> Iterator[bool]:
     """Yields whether this process alone computes these images for these entries in the block.
 
     Args:
-        entries: Folders of entries of the store.
+        entries: Leases of the entries.
         images: SHA-256 of each image's content.
 
     Raises:
         OSError: The store cannot be written.
+        DataError: The object store cannot be read or written.
     """
     name = _name(images)
     with contextlib.ExitStack() as stack:
-        is_ours = True
-        for folder in sorted(set(entries)):  # in one order, so that two never wait for each other
-            try:
-                stack.enter_context(_locked(folder / name))
-            except RecipeError:  # held
-                is_ours = False
-                break
+        is_ours = all(stack.enter_context(entry.take(name)) for entry in _order(entries))
         if not is_ours:
             stack.close()
         yield is_ours
 
 
-def describe_lessee(entries: Sequence[Path], images: Sequence[bytes]) -> str:
+def describe_lessee(entries: Sequence[Leases], images: Sequence[bytes]) -> str:
     """Returns who computes these images, as words; "another process" where none does by now.
 
     Args:
@@ -53,12 +76,61 @@ def describe_lessee(entries: Sequence[Path], images: Sequence[bytes]) -> str:
         images: As in `leased`.
     """
     name = _name(images)
-    held = [folder / name for folder in sorted(set(entries)) if (folder / name).is_dir()]
-    return describe_holder(held[0]) if held else "another process"
+    lessees = (entry.describe(name) for entry in _order(entries))
+    return next(filter(None, lessees), "another process")
+
+
+class FolderLeases:
+    """Leases on a folder that all who share it mount.
+
+    Args:
+        folder: The folder of an entry; need not exist.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @property
+    def place(self) -> str:
+        """The folder."""
+        return str(self._folder)
+
+    @contextlib.contextmanager
+    def take(self, name: str) -> Iterator[bool]:
+        """Yields whether this process alone has the lease in the block.
+
+        Args:
+            name: Name of the lease.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        with contextlib.ExitStack() as stack:
+            is_ours = True
+            try:
+                stack.enter_context(_locked(self._folder / name))
+            except RecipeError:  # held
+                is_ours = False
+            yield is_ours
+
+    def describe(self, name: str) -> str:
+        """Returns who has a lease, as words; "" where nobody has.
+
+        Args:
+            name: Name of the lease.
+        """
+        folder = self._folder / name
+        return describe_holder(folder) if folder.is_dir() else ""
 
 
 def _name(images: Sequence[bytes]) -> str:
     return LEASE_PREFIX + hashlib.sha256(b"".join(images)).hexdigest()[:16]
+
+
+def _order(entries: Sequence[Leases]) -> list[Leases]:
+    """Returns each entry once, in one order for all, so that two never wait for each other."""
+    places = {entry.place: entry for entry in entries}
+    return [places[place] for place in sorted(places)]
 
 
 @contextlib.contextmanager

@@ -282,19 +282,19 @@ class PrefixStore:
         )  # fmt: skip
         waiting = cut_parts(_union(gaps), order, size)
         wanted = [set(gap.images) for gap in gaps]
-        folders = [gap.entry.folder for gap in gaps]
+        entries = [gap.entry.leases for gap in gaps]
         is_reported = False
         while waiting:
             held = []
             for part in waiting:
-                with leased(folders, part) as is_ours:
+                with leased(entries, part) as is_ours:
                     if is_ours:
                         yield from self._fill_part(gaps, wanted, part, digests)
                     else:
                         held.append(part)
             if len(held) == len(waiting):
                 if not is_reported:
-                    report_wait(describe_lessee(folders, held[0]))
+                    report_wait(describe_lessee(entries, held[0]))
                     is_reported = True
                 yield 0  # so that the caller may report that it waits, or end
                 time.sleep(_WAIT_SECONDS)

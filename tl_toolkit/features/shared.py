@@ -34,10 +34,13 @@ class SharedShards:
         address: The store's address and the key.
         folder: Receives copies of the shards; holds those of this host.
         has_room: Returns whether so many bytes more may be copied to this host.
+
+    Attributes:
+        address: As above.
     """
 
     def __init__(self, address: str, folder: Path, has_room: Callable[[int], bool]) -> None:
-        self._address = address
+        self.address = address
         self._folder = folder
         self._has_room = has_room
         self._images: dict[str, frozenset[bytes]] = {}
@@ -79,12 +82,12 @@ class SharedShards:
             return
         names = sorted(path.name for path in shard.iterdir() if not is_lock(path.name))
         for name in sorted(names, key=lambda name: (name == WHOLE, name)):
-            put_object(_FIELD, f"{self._address}/{shard.name}/{name}", shard / name)
+            put_object(_FIELD, f"{self.address}/{shard.name}/{name}", shard / name)
 
     def _list(self) -> dict[str, dict[str, Facts]]:
         """Returns the files of each shard that is there, whole or not."""
         files: dict[str, dict[str, Facts]] = {}
-        for path, facts in list_objects(_FIELD, self._address).items():
+        for path, facts in list_objects(_FIELD, self.address).items():
             shard, _, name = path.partition("/")
             files.setdefault(shard, {})[name] = facts
         return files
@@ -93,7 +96,7 @@ class SharedShards:
         if shard not in self._images:
             images: frozenset[bytes] = frozenset()
             with contextlib.suppress(FileNotFoundError, KeyError, ValueError):
-                address = f"{self._address}/{shard}/{IMAGES}"
+                address = f"{self.address}/{shard}/{IMAGES}"
                 encoded = fetch_object(address, files[IMAGES].size)
                 digests = np.load(io.BytesIO(encoded), allow_pickle=False)
                 images = frozenset(digest.tobytes() for digest in digests)
@@ -108,7 +111,7 @@ class SharedShards:
         with contextlib.suppress(OSError), self._draft() as draft:  # who writes there says why
             for name in files:
                 if "/" not in name:
-                    copy_object(f"{self._address}/{shard}/{name}", draft / name)
+                    copy_object(f"{self.address}/{shard}/{name}", draft / name)
             if is_whole(draft):
                 copied = self._images[shard]
                 with contextlib.suppress(OSError):  # another process was faster

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tl_toolkit.features.leases import LEASE_PREFIX
+from tl_toolkit.features.leases import LEASE_PREFIX, FolderLeases, Leases
 from tl_toolkit.features.shards import (
     DRAFT_PREFIX,
     Shard,
@@ -31,6 +31,7 @@ from tl_toolkit.features.shards import (
     read_images,
 )
 from tl_toolkit.features.shared import SharedShards
+from tl_toolkit.features.store_leases import StoreLeases
 from tl_toolkit.runs.files import default_cache_dir
 from tl_toolkit.runs.lock_files import is_lock
 from tl_toolkit.runs.locks import hold, is_abandoned
@@ -51,10 +52,17 @@ class Entry:
     Args:
         folder: The folder of the shards; need not exist.
         shared: The same shards in an object store; None where the folder is all.
+
+    Attributes:
+        folder: As above.
+        leases: Who computes parts of it now.
     """
 
     def __init__(self, folder: Path, shared: SharedShards | None = None) -> None:
         self.folder = folder
+        self.leases: Leases = FolderLeases(folder)
+        if shared is not None:
+            self.leases = StoreLeases(shared.address, FolderLeases(folder))
         self._shared = shared
         self._is_synced = False
         self._known: dict[bytes, tuple[Path, int]] = {}

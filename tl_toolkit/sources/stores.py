@@ -13,7 +13,16 @@ from typing import Any, NamedTuple, TypeVar
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.recipe.remote import hide_credentials
 
-__all__ = ["Facts", "copy_object", "fetch_object", "find_object", "list_objects", "put_object"]
+__all__ = [
+    "Facts",
+    "copy_object",
+    "fetch_object",
+    "find_object",
+    "list_objects",
+    "open_store",
+    "put_object",
+    "try_request",
+]
 
 _TAGS = ("ETag", "etag", "md5Hash", "content_md5", "md5", "LastModified", "mtime", "created")
 _SECRET = re.compile(r"(?i)((?:key|secret|token|password|sig|signature)=)[^\s;&,'\"]+")
@@ -51,14 +60,14 @@ def list_objects(where: str, address: str, *, deep: bool = True) -> dict[str, Fa
     Raises:
         DataError: It cannot be read, or what reads it is not installed.
     """
-    system, root = _open(where, address)
+    system, root = open_store(where, address)
 
     def list_all() -> Mapping[str, Any]:
         system.invalidate_cache()  # an earlier call in this process may have listed it
         found: Mapping[str, Any] = system.find(root, maxdepth=None if deep else 1, detail=True)
         return found
 
-    return dict(_choose(root, _try(where, list_all)))
+    return dict(_choose(root, try_request(where, list_all)))
 
 
 def find_object(address: str) -> Facts:
@@ -71,7 +80,7 @@ def find_object(address: str) -> Facts:
         FileNotFoundError: There is none.
         DataError: It cannot be read, or what reads it is not installed.
     """
-    system, path = _open(address, address)
+    system, path = open_store(address, address)
 
     def find() -> dict[str, Any]:
         system.invalidate_cache()
@@ -79,7 +88,7 @@ def find_object(address: str) -> Facts:
         return facts
 
     try:
-        facts = _try(address, find, raising=FileNotFoundError)
+        facts = try_request(address, find, raising=FileNotFoundError)
     except FileNotFoundError:
         raise _missing(address) from None
     if facts.get("type", "file") != "file":
@@ -100,9 +109,9 @@ def fetch_object(address: str, size: int) -> bytes:
     """
     if size == 0:  # a range of nothing is an error
         return b""
-    system, path = _open(address, address)
+    system, path = open_store(address, address)
     try:
-        encoded: bytes = _try(
+        encoded: bytes = try_request(
             address,
             lambda: system.cat_file(path, start=0, end=size + 1),
             raising=FileNotFoundError,
@@ -127,8 +136,8 @@ def copy_object(address: str, place: Path) -> None:
     Raises:
         DataError: It cannot be read.
     """
-    system, path = _open(address, address)
-    _try(address, lambda: system.get_file(path, str(place)))
+    system, path = open_store(address, address)
+    try_request(address, lambda: system.get_file(path, str(place)))
 
 
 def put_object(where: str, address: str, place: Path) -> None:
@@ -142,8 +151,8 @@ def put_object(where: str, address: str, place: Path) -> None:
     Raises:
         DataError: It cannot be written.
     """
-    system, path = _open(where, address)
-    _try(f"{where}: {address}", lambda: system.put_file(str(place), path), verb="written")
+    system, path = open_store(where, address)
+    try_request(f"{where}: {address}", lambda: system.put_file(str(place), path), verb="written")
 
 
 def _choose(root: str, found: Mapping[str, Any]) -> Iterator[tuple[str, Facts]]:
@@ -170,10 +179,17 @@ _systems: dict[tuple[int, str], tuple[Any, str]] = {}
 _lock = threading.Lock()
 
 
-def _open(where: str, address: str) -> tuple[Any, str]:
+def open_store(where: str, address: str) -> tuple[Any, str]:
     """Returns the store of an address and its path there; one connection for all threads.
 
     fsspec itself has one for each thread, whose first request begins anew.
+
+    Args:
+        where: Name of the address in messages.
+        address: A folder or an object.
+
+    Raises:
+        DataError: What reads it is not installed, or it takes no such address.
     """
     scheme, _, rest = address.partition("://")
     bucket, slash, name = rest.partition("/")
@@ -204,14 +220,24 @@ def _connect(where: str, address: str) -> tuple[Any, str]:
     return system, str(root).rstrip("/")
 
 
-def _try(
+def try_request(
     where: str,
     call: Callable[[], _Result],
     *,
     raising: type[Exception] | tuple[type[Exception], ...] = (),
     verb: str = "read",
 ) -> _Result:
-    """Returns what a call returns, which is tried again after errors that may pass."""
+    """Returns what a call returns, which is tried again after errors that may pass.
+
+    Args:
+        where: Name of the address in messages.
+        call: A request to a store.
+        raising: Errors that the caller takes.
+        verb: What the request does, as messages say it of the object.
+
+    Raises:
+        DataError: It has failed.
+    """
     for attempt in range(_TRIES):
         try:
             return call()
