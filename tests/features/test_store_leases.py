@@ -105,7 +105,9 @@ def test_of_two_hosts_one_has_a_lease(system, become, tmp_path):
         assert is_ours
         assert len(list_leases(tmp_path)) == 2
         assert not take(second)
-        assert not take(second, become("second", "a"))
+        with leased([second, become("second", "a")], IMAGES) as is_theirs:
+            assert not is_theirs
+            assert len(list_leases(tmp_path)) == 2  # and none on a
         assert describe_lessee([second], IMAGES).startswith(f"process {os.getpid()} on ")
         assert take(second, images=[b"2"])
         assert len(list_leases(tmp_path)) == 2
@@ -293,6 +295,7 @@ def photos(tmp_path_factory):
 
 
 def test_two_hosts_at_once_compute_each_image_once(photos, system, tmp_path, monkeypatch):
+    """In four seconds: what leases are for, in threads; two processes do so in test_s3.py."""
     address, roots, trainers, reports = f"memory://{tmp_path.name}/features", [], [], []
     for host in ("alone", "first", "second"):
         monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path / host))

@@ -2,14 +2,20 @@
 
 import json
 import os
+import re
+import signal
+import subprocess
+import threading
 
 import pytest
 import s3fs
+from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
 
-from tests.command import tltool
+from tests.command import TLTOOL, tltool
 from tests.conftest import draw_class_folders
-from tl_toolkit.sources import objects, stores
+from tl_toolkit.features.leases import LEASE_PREFIX
+from tl_toolkit.sources import objects, small_objects, stores
 
 pytestmark = pytest.mark.slow
 
@@ -156,6 +162,124 @@ def test_hosts_share_stored_features_through_a_bucket(server, tmp_path, monkeypa
 
     assert "ran once for 10 images" in first and "ran once" not in second
     assert copies == values and values
+
+
+def test_an_object_is_created_once_and_replaced_only_as_it_was(server, tmp_path, monkeypatch):
+    folder = f"s3://flowers/{tmp_path.name}"
+    address, path = f"{folder}/object", f"flowers/{tmp_path.name}/object"
+    monkeypatch.setattr(small_objects, "_creates", {})
+
+    assert small_objects.can_create("where", folder)
+    assert not server.find(f"flowers/{tmp_path.name}")
+    assert small_objects.read_object("where", address) is None
+    assert not small_objects.replace_object("where", address, b"0", b"1")
+    assert small_objects.create_object("where", address, b"1")
+    assert not small_objects.create_object("where", address, b"2")
+    assert not small_objects.replace_object("where", address, b"2", b"3")
+    assert small_objects.replace_object("where", address, b"1", b"3")
+    assert small_objects.read_object("where", address) == b"3"
+
+    read = small_objects.read_object
+
+    def read_before_another_host_writes(where, address):
+        content = read(where, address)
+        server.pipe_file(path, b"theirs")
+        return content
+
+    monkeypatch.setattr(small_objects, "read_object", read_before_another_host_writes)
+    assert not small_objects.replace_object("where", address, b"3", b"4")
+    assert server.cat_file(path) == b"theirs"
+
+    small_objects.remove_object("where", address)
+    small_objects.remove_object("where", address)
+    assert not server.find(f"flowers/{tmp_path.name}")
+
+
+@pytest.fixture
+def hosts(server, tmp_path, monkeypatch):
+    """Returns a function that starts to fill a store in the bucket, as a process of a host.
+
+    Its attribute `writes` receives what is called when an object was written, with its path.
+    """
+    recipe = write_recipe(tmp_path / "remote.yaml", "s3://flowers/photos")
+    place = f"features.location=s3://flowers/{tmp_path.name}/features"
+    put_object, turn = S3Response.put_object, threading.Lock()
+
+    def put(response):
+        with turn:  # S3 compares and writes in one step, moto does not
+            result = put_object(response)
+        start.on_write(response.parse_key_name())
+        return result
+
+    def start(host):
+        return subprocess.Popen(
+            [TLTOOL, "cache", "fill", recipe, place, "features.store=always", "features.part=2"],
+            env=os.environ | {"TL_TOOLKIT_CACHE": str(tmp_path / host)},
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    start.on_write = lambda path: None
+    monkeypatch.setattr(S3Response, "put_object", put)
+    return start
+
+
+def read_features(folder):
+    """The files of each shard of a host, by the images in it."""
+    shards = [path.parent for path in folder.glob("remote/*features/*/*/whole.json")]
+    values = {
+        (shard.parent.name, (shard / "images.npy").read_bytes()): (shard / "0.npy").read_bytes()
+        for shard in shards
+    }
+    assert len(values) == len(shards)  # each was computed once
+    return values
+
+
+def test_two_processes_of_two_hosts_compute_each_image_once(server, hosts, tmp_path, monkeypatch):
+    alone = hosts("alone")
+    alone.communicate()
+    server.rm(f"flowers/{tmp_path.name}", recursive=True)
+    leased, both = set(), threading.Barrier(2)
+
+    def meet(path):
+        """Each of the two waits with its first lease until the other one has its own."""
+        if LEASE_PREFIX in path and len(leased) < 2 and path not in leased:
+            leased.add(path)
+            both.wait(timeout=120)
+
+    hosts.on_write = meet
+    processes = [hosts(name) for name in ("first", "second")]
+    texts = [process.communicate()[1] for process in processes]
+
+    assert [process.returncode for process in processes] == [0, 0]
+    counts = [re.search(r"for (\d) of them in this process", text) for text in texts]
+    assert sum(int(count[1]) for count in counts) == 10 and min(int(count[1]) for count in counts)
+    values = read_features(tmp_path / "alone")
+    assert read_features(tmp_path / "first") == read_features(tmp_path / "second") == values
+    assert not [path for path in server.find(f"flowers/{tmp_path.name}") if "/." in path]
+
+
+def test_what_a_killed_process_had_leased_is_computed_by_the_next(server, hosts, tmp_path):
+    killed, leases = hosts("killed"), []
+
+    def kill(path):
+        if LEASE_PREFIX in path:
+            leases.append(path)
+            if len(leases) == 2:
+                os.kill(killed.pid, signal.SIGKILL)
+
+    hosts.on_write = kill
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    left = [path for path in server.find(f"flowers/{tmp_path.name}") if LEASE_PREFIX in path]
+    hosts.on_write = lambda path: None
+
+    follower = hosts("next")
+    text = follower.communicate()[1]
+
+    assert follower.returncode == 0 and "ran once for 8 images" in text
+    assert len(left) == 1 and "waiting" not in text
+    assert len(read_features(tmp_path / "next")) == 5
+    assert not [path for path in server.find(f"flowers/{tmp_path.name}") if LEASE_PREFIX in path]
 
 
 def test_wrong_credentials_and_buckets_are_named_without_the_secret(server, tmp_path, monkeypatch):

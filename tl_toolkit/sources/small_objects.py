@@ -12,6 +12,7 @@ from tl_toolkit.sources.stores import find_object, open_store, try_request
 
 __all__ = ["can_create", "create_object", "read_object", "remove_object", "replace_object"]
 
+_MOST_BYTES = 2**16
 _REFUSED = "(PreconditionFailed)"  # botocore's word for a condition that did not hold
 
 _logger = logging.getLogger("tl_toolkit")
@@ -21,7 +22,7 @@ _trying = threading.Lock()
 
 
 def read_object(where: str, address: str) -> bytes | None:
-    """Returns the bytes of a small object as it is now; None where there is none.
+    """Returns the bytes of a small object as it is now, 64 kB at most; None where there is none.
 
     Args:
         where: Name of the address in messages.
@@ -34,7 +35,7 @@ def read_object(where: str, address: str) -> bytes | None:
 
     def read() -> bytes:
         system.invalidate_cache()  # it may have had another size
-        encoded: bytes = system.cat_file(path)
+        encoded: bytes = system.cat_file(path, start=0, end=_MOST_BYTES)  # S3 asks no size then
         return encoded
 
     with contextlib.suppress(FileNotFoundError):
@@ -122,8 +123,10 @@ def can_create(where: str, folder: str) -> bool:
             fault = _find_create_fault(where, folder)
             _creates[store] = not fault
             if fault:
-                text = "%s: %s cannot create an object that only one host writes (%s): hosts that "
-                text += "compute at the same time may compute the same twice"
+                text = (
+                    "%s: %s cannot create an object only where there is none (%s), so hosts that "
+                )
+                text += "write there at the same time do not know of each other"
                 _logger.warning(text, where, store[1], fault)
         return _creates[store]
 
