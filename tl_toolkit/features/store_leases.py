@@ -206,10 +206,10 @@ def _describe_here() -> dict[str, Any]:
 def _is_known_gone(holder: Mapping[str, Any]) -> bool:
     """Returns whether a holder has given its lease back, or is a process of this host that ended.
 
-    Another host may have the same name, so its boot is compared, too.
+    Another host may have the same name, so boots are compared, too.
     """
     if holder.get("is_free"):
         return True
     here = _describe_here()
-    is_here = all(holder.get(fact) == here[fact] for fact in ("host", "boot", "pid_namespace"))
+    is_here = all(holder.get(fact) == here[fact] for fact in ("boot", "pid_namespace"))
     return is_here and here["boot"] is not None and is_gone(holder)
