@@ -33,7 +33,7 @@ def system(tmp_path, monkeypatch):
     """A store in memory whose requests come one after the other, as a server's do."""
     monkeypatch.setattr(stores, "_PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(store_leases, "_LOOK_SECONDS", 0.0)
-    monkeypatch.setattr(small_objects, "_creates", {})
+    monkeypatch.setattr(small_objects, "_known", {})
     system, requests = fsspec.filesystem("memory"), threading.RLock()
 
     def in_turn(name):
@@ -252,7 +252,10 @@ def know_no_mode(system):
 
 @pytest.mark.parametrize(
     ("kind", "reason"),
-    [(ignore_mode, "it replaced one"), (know_no_mode, "TypeError: .* unexpected keyword")],
+    [
+        (ignore_mode, "it created one that was there"),
+        (know_no_mode, "TypeError: .* unexpected keyword"),
+    ],
 )
 def test_a_store_without_exclusive_creation_works_as_without_leases_and_says_so_once(
     system, become, tmp_path, monkeypatch, caplog, kind, reason
@@ -268,7 +271,7 @@ def test_a_store_without_exclusive_creation_works_as_without_leases_and_says_so_
         assert not system.find(f"/{tmp_path.name}")
 
     (record,) = caplog.records
-    text = rf"features\.location: memory://{tmp_path.name} cannot create .*{reason}"
+    text = rf"features\.location: memory://{tmp_path.name} cannot write .*{reason}"
     assert re.match(text, record.getMessage())
 
 

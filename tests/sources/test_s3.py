@@ -167,9 +167,9 @@ def test_hosts_share_stored_features_through_a_bucket(server, tmp_path, monkeypa
 def test_an_object_is_created_once_and_replaced_only_as_it_was(server, tmp_path, monkeypatch):
     folder = f"s3://flowers/{tmp_path.name}"
     address, path = f"{folder}/object", f"flowers/{tmp_path.name}/object"
-    monkeypatch.setattr(small_objects, "_creates", {})
+    monkeypatch.setattr(small_objects, "_known", {})
 
-    assert small_objects.can_create("where", folder)
+    assert small_objects.knows_conditions("where", folder)
     assert not server.find(f"flowers/{tmp_path.name}")
     assert small_objects.read_object("where", address) is None
     assert not small_objects.replace_object("where", address, b"0", b"1")

@@ -1,6 +1,7 @@
 """Objects that hosts write against each other, in a store that looks before it writes."""
 
 import errno
+import re
 
 import fsspec
 import pytest
@@ -8,8 +9,8 @@ import pytest
 from tl_toolkit.errors import DataError
 from tl_toolkit.sources import small_objects, stores
 from tl_toolkit.sources.small_objects import (
-    can_create,
     create_object,
+    knows_conditions,
     read_object,
     remove_object,
     replace_object,
@@ -20,7 +21,7 @@ from tl_toolkit.sources.small_objects import (
 def bucket(tmp_path, monkeypatch):
     """A store in memory, and the address of an object in it that is not there."""
     monkeypatch.setattr(stores, "_PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(small_objects, "_creates", {})
+    monkeypatch.setattr(small_objects, "_known", {})
     system = fsspec.filesystem("memory")
     yield system, f"memory://{tmp_path.name}/object"
     monkeypatch.undo()
@@ -85,9 +86,36 @@ def test_a_store_is_tried_once_and_nothing_is_left(bucket, tmp_path, monkeypatch
 
     monkeypatch.setattr(type(system), "pipe_file", count)
 
-    assert can_create("where", f"memory://{tmp_path.name}/a/b")
-    assert can_create("where", f"memory://{tmp_path.name}/c")
-    assert len(written) == 2 and not system.exists(f"/{tmp_path.name}")
+    assert knows_conditions("where", f"memory://{tmp_path.name}/a/b")
+    assert knows_conditions("where", f"memory://{tmp_path.name}/c")
+    assert len(written) == 3 and not system.exists(f"/{tmp_path.name}")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (NotImplementedError("501"), "NotImplementedError: 501"),
+        (FileExistsError("412"), r"\(it replaced none\)"),
+    ],
+)
+def test_a_store_that_only_creates_on_a_condition_is_named(
+    bucket, tmp_path, monkeypatch, caplog, error, reason
+):
+    system, address = bucket
+    pipe_file = type(system).pipe_file
+
+    def refuse(self, path, value, mode="overwrite"):
+        if mode != "create":
+            raise error
+        pipe_file(self, path, value, mode=mode)
+
+    monkeypatch.setattr(type(system), "pipe_file", refuse)
+
+    assert not knows_conditions("where", f"memory://{tmp_path.name}/a")
+    (record,) = caplog.records
+    text = f"where: memory://{tmp_path.name} cannot write an object on a condition .*{reason}"
+    assert re.match(text, record.getMessage())
+    assert not system.exists(f"/{tmp_path.name}")
 
 
 def test_a_store_that_refuses_is_named(bucket, monkeypatch):

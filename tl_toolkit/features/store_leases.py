@@ -28,8 +28,8 @@ from tl_toolkit.runs.lock_files import STALE_SECONDS, parse_holder
 from tl_toolkit.runs.locks import name_holder
 from tl_toolkit.runs.processes import describe_process, is_gone
 from tl_toolkit.sources.small_objects import (
-    can_create,
     create_object,
+    knows_conditions,
     read_object,
     remove_object,
     replace_object,
@@ -90,7 +90,7 @@ class StoreLeases:
             OSError: The folder of this host cannot be written.
             DataError: The store cannot be read or written.
         """
-        if is_offline() or not can_create(_FIELD, self._address):
+        if is_offline() or not knows_conditions(_FIELD, self._address):
             with self._local.take(name) as is_ours:
                 yield is_ours
             return

@@ -10,14 +10,18 @@ import threading
 from tl_toolkit.errors import DataError
 from tl_toolkit.sources.stores import find_object, open_store, try_request
 
-__all__ = ["can_create", "create_object", "read_object", "remove_object", "replace_object"]
+__all__ = ["create_object", "knows_conditions", "read_object", "remove_object", "replace_object"]
 
 _MOST_BYTES = 2**16
 _REFUSED = "(PreconditionFailed)"  # botocore's word for a condition that did not hold
+_WARNING = (
+    "%s: %s cannot write an object on a condition (%s), so hosts that write there at the same time "
+    "do not know of each other"
+)
 
 _logger = logging.getLogger("tl_toolkit")
 
-_creates: dict[tuple[int, str], bool] = {}
+_known: dict[tuple[int, str], bool] = {}
 _trying = threading.Lock()
 
 
@@ -46,8 +50,8 @@ def read_object(where: str, address: str) -> bytes | None:
 def create_object(where: str, address: str, content: bytes) -> bool:
     """Writes a small object where there is none; returns whether it did.
 
-    Of several hosts that do so at once one succeeds, if `can_create` holds. Stores whose library
-    looks for the object first, as `memory://` and `file://`, may let two hosts succeed.
+    Of several hosts that do so at once one succeeds, if `knows_conditions` holds. Stores whose
+    library looks for the object first, as `memory://` and `file://`, may let two hosts succeed.
 
     Args:
         where: Name of the address in messages.
@@ -76,9 +80,8 @@ def replace_object(where: str, address: str, old: bytes, new: bytes) -> bool:
         DataError: It cannot be read or written.
     """
     try:
-        tag = find_object(
-            address
-        ).tag  # first: what is read below is of this tag, or the write fails
+        # Asked for first: if what is read below is of another tag, the write fails.
+        tag = find_object(address).tag
     except FileNotFoundError:
         return False
     if read_object(where, address) != old:
@@ -107,8 +110,8 @@ def remove_object(where: str, address: str) -> None:
         )
 
 
-def can_create(where: str, folder: str) -> bool:
-    """Returns whether a store refuses to create an object that is there already.
+def knows_conditions(where: str, folder: str) -> bool:
+    """Returns whether a store creates objects only where there is none, and replaces them.
 
     It is tried once for each store, with an object that is deleted again. A warning names a store
     that does not.
@@ -119,30 +122,29 @@ def can_create(where: str, folder: str) -> bool:
     """
     store = (os.getpid(), "/".join(folder.split("/", 3)[:3]))
     with _trying:
-        if store not in _creates:
-            fault = _find_create_fault(where, folder)
-            _creates[store] = not fault
+        if store not in _known:
+            fault = _find_fault(where, folder)
+            _known[store] = not fault
             if fault:
-                text = (
-                    "%s: %s cannot create an object only where there is none (%s), so hosts that "
-                )
-                text += "write there at the same time do not know of each other"
-                _logger.warning(text, where, store[1], fault)
-        return _creates[store]
+                _logger.warning(_WARNING, where, store[1], fault)
+        return _known[store]
 
 
-def _find_create_fault(where: str, folder: str) -> str:
-    """Returns why a store cannot create objects exclusively, "" if it can."""
+def _find_fault(where: str, folder: str) -> str:
+    """Returns why a store does not know conditions, "" if it does."""
     address = f"{folder}/.try-{os.urandom(8).hex()}"
     try:
         if not create_object(where, address, b"first"):
             return "it created none"
-        is_overwritten = create_object(where, address, b"second")
-        with contextlib.suppress(DataError):  # deleting may be refused where writing is not
-            remove_object(where, address)
+        if create_object(where, address, b"second"):
+            return "it created one that was there"
+        is_replaced = replace_object(where, address, b"first", b"third")
+        return "" if is_replaced else "it replaced none"
     except DataError as error:
         return error.problems[0].what
-    return "it replaced one" if is_overwritten else ""
+    finally:
+        with contextlib.suppress(DataError):  # deleting may be refused where writing is not
+            remove_object(where, address)
 
 
 def _write_if(where: str, address: str, content: bytes, **condition: str) -> bool:
