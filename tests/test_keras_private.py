@@ -358,8 +358,8 @@ def private_attributes(tree):
     own = {node.name for node in nodes if isinstance(node, ast.FunctionDef)} | NAMED_TUPLES
     own |= {node.attr for node, owner in zip(private, owners, strict=True) if owner in OWN}
     for node, owner in zip(private, owners, strict=True):
-        if owner not in OWN and node.attr not in own:
-            yield ast.unparse(node)
+        if owner not in OWN and node.attr not in own and ast.unparse(node) != "os._exit":
+            yield ast.unparse(node)  # that function is public, whatever its name
 
 
 def root_of(node):
