@@ -18,11 +18,16 @@ def recipe_of(address, **data):
 
 def count_reads(system, monkeypatch):
     """Returns the list that receives the path of each object that is read from now on."""
-    read, cat_file = [], type(system).cat_file
+    read, cat_file, get_file = [], type(system).cat_file, type(system).get_file
 
     def cat(self, path, *arguments, **options):
         read.append(path)
         return cat_file(self, path, *arguments, **options)
 
+    def get(self, path, *arguments, **options):
+        read.append(path)
+        return get_file(self, path, *arguments, **options)
+
     monkeypatch.setattr(type(system), "cat_file", cat)
+    monkeypatch.setattr(type(system), "get_file", get)
     return read

@@ -427,11 +427,19 @@ def test_rules_between_fields_are_told_beside_wrong_fields(values):
     }
 
 
-REMOTE = ["gs://a/b", "hdfs:a", "s3://a", "https://a/b", "/gcs/a", "/cns/a", "/hdfs", "a+b://c"]
+REMOTE = ["hdfs:a", "https://a/b", "/gcs/a", "/cns/a", "/hdfs", "a+b://c"]
+
+
+@pytest.mark.parametrize("path", [*REMOTE, "gs://a/b", "s3://a"])
+def test_a_run_to_start_from_lies_on_this_machine(values, path):
+    text = refuse(values, "model.start", path)
+
+    assert f"model.start = {path!r}" in text
+    assert "expected a local path" in text
 
 
 @pytest.mark.parametrize("path", REMOTE)
-@pytest.mark.parametrize("field", ["data.table", "model.weights"])
+@pytest.mark.parametrize("field", ["data.table", "data.exclude", "model.weights"])
 def test_remote_path_is_refused_in_a_sentence(values, field, path):
     text = refuse(values, field, path)
 

@@ -147,8 +147,6 @@ def test_a_table_that_is_missing_or_too_large_is_named_by_its_address(bucket, ta
         survey(f"{bucket[2]}/none.csv")
     with pytest.raises(DataError, match=rf"data\.csv: {bucket[2]}  no such object"):
         survey(bucket[2])
-    with pytest.raises(DataError, match=rf"data\.csv: {bucket[2]}/a.parquet  is no table of text"):
-        survey(f"{bucket[2]}/a.parquet")
     monkeypatch.setattr(table_rows, "MAX_BYTES", 100)
     with pytest.raises(DataError, match=rf"data\.csv: {table}  has more than"):
         survey(table)
@@ -342,3 +340,68 @@ def test_a_table_on_a_store_names_files_of_this_machine_with_links_follow_alone(
     files = survey(f"{bucket[2]}/labels.csv", links="follow").files
 
     assert files[-1].path == f"{tmp_path}/photos/ants/0.jpg"
+
+
+def test_images_are_left_out_by_a_table_on_the_store(bucket, tmp_path):
+    bucket[0].pipe(
+        f"{bucket[1]}/exclude.csv", f"path\nants/0.jpg\n{bucket[2]}/bees/1.jpg\n".encode()
+    )
+    recipe = read_recipe(recipe_of(bucket[2], exclude=f"{bucket[2]}/exclude.csv")).recipe
+
+    listing = plan_task(check_recipe(read_recipe(recipe)).recipe).survey().list_files()
+
+    assert len(listing.files) == 8
+    assert listing.excluded.describe() == f"2 images left out by {bucket[2]}/exclude.csv"
+    assert f'exclude: "{bucket[2]}/exclude.csv"' in dump_recipe(recipe)
+    assert tl.check_data(recipe, features=False).images == 8
+
+
+def test_a_table_on_the_store_leaves_out_files_of_this_machine(bucket, tmp_path):
+    bucket[0].pipe(f"{bucket[1]}/exclude.csv", f"path\n{tmp_path}/photos/ants/0.jpg\n".encode())
+
+    report = check_recipe(
+        read_recipe(recipe_of(f"{tmp_path}/photos", exclude=f"{bucket[2]}/exclude.csv"))
+    )
+
+    assert len(report.listing.files) == 9
+
+
+def test_a_table_that_leaves_out_what_is_not_there_is_named_by_its_address(bucket):
+    address = f"{bucket[2]}/exclude.csv"
+    bucket[0].pipe(f"{bucket[1]}/exclude.csv", b"path\nants/none.jpg\nnone/0.jpg\n")
+    with pytest.raises(DataError, match=rf"'{address}' names no file that exists, as '{bucket[2]}/"):
+        check_recipe(read_recipe(recipe_of(bucket[2], exclude=address)))
+    bucket[0].pipe(f"{bucket[1]}/exclude.csv", b"file\nants/none.jpg\n")
+    with pytest.raises(DataError, match=rf"'{address}' has no column path"):
+        check_recipe(read_recipe(recipe_of(bucket[2], exclude=address)))
+    with pytest.raises(DataError, match=rf"data\.exclude: {bucket[2]}/none.csv  no such object"):
+        check_recipe(read_recipe(recipe_of(bucket[2], exclude=f"{bucket[2]}/none.csv")))
+
+
+def test_images_that_no_class_uses_are_not_missed(bucket):
+    bucket[0].pipe(f"{bucket[1]}/exclude.csv", b"path\nants/0.jpg\nwasps/0.jpg\nwasps/1.jpg\n")
+    bucket[0].copy(f"{bucket[1]}/ants/0.jpg", f"{bucket[1]}/wasps/0.jpg")
+    data = {"exclude": f"{bucket[2]}/exclude.csv", "classes": ["ants", "bees"]}
+
+    excluded = check_recipe(read_recipe(recipe_of(bucket[2], **data))).listing.excluded
+
+    assert (excluded.images, excluded.missing) == (1, f"{bucket[2]}/wasps/1.jpg")
+
+
+def test_a_secret_in_a_table_is_neither_sent_nor_repeated(bucket, tmp_path, monkeypatch):
+    (tmp_path / "exclude.csv").write_text(f"path\ns3://me:{SECRET}@b/photos/0.jpg\n")
+
+    with pytest.raises(DataError, match="names no file that exists") as caught:
+        check_recipe(read_recipe(recipe_of(bucket[2], exclude=str(tmp_path / "exclude.csv"))))
+
+    assert SECRET not in str(caught.value)
+
+
+def test_offline_the_last_table_of_what_is_left_out_is_taken(bucket, monkeypatch):
+    bucket[0].pipe(f"{bucket[1]}-lists/exclude.csv", f"path\n{bucket[2]}/ants/0.jpg\n".encode())
+    recipe = read_recipe(recipe_of(bucket[2], exclude=f"{bucket[2]}-lists/exclude.csv"))
+    check_recipe(recipe)
+    monkeypatch.setenv("TL_TOOLKIT_OFFLINE", "1")
+    bucket[0].pipe(f"{bucket[1]}-lists/exclude.csv", b"path\n")
+
+    assert len(check_recipe(recipe).listing.files) == 9

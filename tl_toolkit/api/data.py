@@ -13,8 +13,8 @@ from tl_toolkit.plan.sets import ImageSet, is_listed, list_folder, list_recipe, 
 from tl_toolkit.recipe.load import RecipeSource, read_recipe
 from tl_toolkit.recipe.overrides import Overrides
 from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.sources.addresses import find_source
 from tl_toolkit.sources.listing import Links
-from tl_toolkit.sources.remote import find_source
 from tl_toolkit.sources.tables import field_of_table
 
 if TYPE_CHECKING:

@@ -15,10 +15,12 @@ from tl_toolkit.events import Handler, message, warning
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.recipe.tree import show
 from tl_toolkit.runs.files import default_cache_dir
+from tl_toolkit.sources.addresses import find_source
 from tl_toolkit.sources.listing import name_some, suffixes_of
-from tl_toolkit.sources.members import INSIDE, list_members, locate_member
-from tl_toolkit.sources.objects import as_path
+from tl_toolkit.sources.members import INSIDE, holds_images, list_members
+from tl_toolkit.sources.objects import ObjectPath, as_path, name_object
 from tl_toolkit.sources.survey import list_images
+from tl_toolkit.sources.table_rows import name_image
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,6 +114,8 @@ def _extract(path: Path, missing: dict[Path, Problem]) -> list[Path]:
 
     A row without one is named as `shop.parquet#12`, and is one of the missing.
     """
+    if isinstance(path, ObjectPath) and holds_images(path.name):
+        path = find_source(path, "paths")
     members = list_members(path)
     if not members:
         return []
@@ -119,12 +123,13 @@ def _extract(path: Path, missing: dict[Path, Problem]) -> list[Path]:
 
     files = extract_members(members, default_cache_dir() / EXTRACTED)
     if all(file.startswith(INSIDE) for file in files):
-        raise DataError(Problem(str(path), "holds no image", "", "a row that has one, as FILE#1"))
+        name = name_object(str(path))
+        raise DataError(Problem(name, "holds no image", "", "a row that has one, as FILE#1"))
     images = []
     for file in files:
         image = Path(file)
         if file.startswith(INSIDE):
-            image = Path(f"{path}#{locate_member(file)[1]}")
+            image = Path(name_image(file))
             missing[image] = Problem(str(image), "holds no image")
         images.append(image)
     return images

@@ -36,9 +36,9 @@ from tl_toolkit.runs.places import find_run
 from tl_toolkit.runs.results import list_damaged, refuse_damaged
 from tl_toolkit.runs.states import describe_absent, name_run
 from tl_toolkit.runtime import numerics
+from tl_toolkit.sources.addresses import find_source
 from tl_toolkit.sources.objects import name_listed
 from tl_toolkit.sources.read_ahead import ReadAhead
-from tl_toolkit.sources.remote import find_source
 
 if TYPE_CHECKING:
     import keras

@@ -13,8 +13,8 @@ from tl_toolkit.events import Handler, report_counts
 from tl_toolkit.plan.sets import ImageSet, is_listed, list_folder, list_table
 from tl_toolkit.recipe.remote import name_object
 from tl_toolkit.runs.files import write_atomically
+from tl_toolkit.sources.addresses import find_source
 from tl_toolkit.sources.listing import Links, is_lost, name_some
-from tl_toolkit.sources.remote import find_source
 from tl_toolkit.sources.tables import NOT_TARGETS, read_columns, read_header, read_splits
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from tl_toolkit.sources.builtin import BUILTIN, load_builtin_image
 from tl_toolkit.sources.known_files import CacheTable, KnownFiles
 from tl_toolkit.sources.listing import MAX_BYTES, SourceFile
 from tl_toolkit.sources.objects import count_readers, read_image_file, stat_image
-from tl_toolkit.sources.table_rows import INSIDE
+from tl_toolkit.sources.table_rows import name_image
 
 __all__ = ["InspectedFile", "inspect_files"]
 
@@ -147,7 +147,7 @@ def inspect_files(
         contents.save()
         known.save()
     return [
-        InspectedFile(file.path.removeprefix(INSIDE), place, label, file.split or "", *inspection)
+        InspectedFile(name_image(file.path), place, label, file.split or "", *inspection)
         for file, place, label, inspection in zip(files, places, labels, inspections, strict=True)
         if inspection is not None
     ]

@@ -87,6 +87,7 @@ def show_info(as_json: bool) -> None:
                 "entries": entries,
                 "extracted": extracted,
                 "objects": _measure_objects(),
+                "copies": _measure_copies(),
             }
         )
         return
@@ -111,15 +112,24 @@ def show_info(as_json: bool) -> None:
     if objects["objects"]:
         words = f"{objects['objects']} objects of stores, {describe_size(objects['bytes'])}"
         print_message(f"{words}, in {objects['folder']}")
+    copies = _measure_copies()
+    if copies["files"]:
+        print_message(
+            f"{_count_copies(copies['files'])}, {describe_size(copies['bytes'])}, in "
+            f"{copies['folder']}"
+        )
 
 
-@cache_command.command("clear", short_help="Delete stored features and objects.")
+@cache_command.command(
+    "clear", short_help="Delete stored features and what is here of object stores."
+)
 def clear_cache() -> None:
-    """Delete all stored features, and objects of stores; both are made again when they are needed.
+    """Delete all stored features, and what is here of object stores: all is made again when needed.
 
     Images that runs took out of Parquet and TFRecord files stay.
     """
     from tl_toolkit.features.store import FeatureCache
+    from tl_toolkit.sources.copies import clear_copies
     from tl_toolkit.sources.object_cache import open_cache
 
     cache = FeatureCache()
@@ -129,6 +139,9 @@ def clear_cache() -> None:
     count, size = open_cache().clear()
     if count:
         print_message(f"{count} objects of stores deleted, {describe_size(size)}")
+    count, size = clear_copies()
+    if count:
+        print_message(f"{_count_copies(count)} deleted, {describe_size(size)}")
     _print_extracted(" stay, as finished runs read them")
 
 
@@ -139,6 +152,19 @@ def _measure_objects() -> dict[str, Any]:
     cache = open_cache()
     count, size = cache.measure()
     return {"folder": str(cache.folder), "bytes": size, "objects": count}
+
+
+def _measure_copies() -> dict[str, Any]:
+    """Returns folder, number and bytes of the whole copies of files on stores."""
+    from tl_toolkit.recipe.remote import mirrors
+    from tl_toolkit.sources.copies import measure_copies
+
+    count, size = measure_copies()
+    return {"folder": str(mirrors()), "bytes": size, "files": count}
+
+
+def _count_copies(count: int) -> str:
+    return "1 copy of a file on a store" if count == 1 else f"{count} copies of files on stores"
 
 
 def _find_extracted() -> tuple[Path, int, int]:

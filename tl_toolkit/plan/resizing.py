@@ -14,8 +14,7 @@ from tl_toolkit.sources.listing import ARRAY_SUFFIXES, suffixes_of
 from tl_toolkit.sources.objects import ObjectPath
 from tl_toolkit.sources.proportions import measure_proportions
 from tl_toolkit.sources.survey import list_images
-from tl_toolkit.sources.table_images import find_file
-from tl_toolkit.sources.tables import is_table, read_columns
+from tl_toolkit.sources.tables import is_table, list_paths
 
 __all__ = ["choose_channels", "choose_resize", "list_files"]
 
@@ -77,8 +76,7 @@ def list_files(source: Path, suffixes: Set[str]) -> list[Path]:
     if not is_table(source) or prefers_folders(source, "label", "labels"):
         images = list_images(source, suffixes=suffixes)
         return [_as_image(name_object(str(path))) for path in images]
-    cells = read_columns(source, ["path"]).get("path", [])
-    return [_as_image(find_file(Path(cell.file or source).parent, cell.value)) for cell in cells]
+    return [_as_image(path) for path in list_paths(source)]
 
 
 def _as_image(name: str) -> Path:

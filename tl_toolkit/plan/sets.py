@@ -22,7 +22,7 @@ from tl_toolkit.sources.image_folders import find_metadata
 from tl_toolkit.sources.listing import Ignored, Links, Listing, SourceFile, suffixes_of
 from tl_toolkit.sources.objects import common_folder, name_listed
 from tl_toolkit.sources.remote import list_remote
-from tl_toolkit.sources.table_rows import INSIDE
+from tl_toolkit.sources.table_rows import name_image
 from tl_toolkit.sources.tables import is_table, read_header, read_table
 
 __all__ = ["ImageSet", "is_listed", "list_folder", "list_recipe", "list_table"]
@@ -194,5 +194,5 @@ def _find_channels(source: Path) -> tuple[int, str]:
 
 def _find_root(paths: Sequence[str]) -> str:
     """Returns the folder that all files are below."""
-    files = (path.removeprefix(INSIDE) for path in paths if not path.startswith(BUILTIN))
+    files = (name_image(path) for path in paths if not path.startswith(BUILTIN))
     return common_folder(files)

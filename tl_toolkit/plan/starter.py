@@ -19,8 +19,8 @@ from tl_toolkit.recipe.fields import find_path_fault
 from tl_toolkit.recipe.remote import is_address, name_object
 from tl_toolkit.recipe.tasks import TASKS, find_task
 from tl_toolkit.recipe.yaml_reader import read_scalar
+from tl_toolkit.sources.addresses import find_source
 from tl_toolkit.sources.class_folders import prefers_folders
-from tl_toolkit.sources.remote import find_source
 from tl_toolkit.sources.tables import (
     NOT_TARGETS,
     is_table,

@@ -196,12 +196,12 @@ class TaskPlanning:
             problems: Their problems.
         """
         listing = name_listed(listing)
-        problems = [(field, _name_addresses(problem)) for field, problem in problems]
         if self.data.exclude is not None:
             listing, wrong = exclude_files(listing, self.data.exclude)
             problems = [*problems, *wrong]
             if not problems:
                 problems = _check_left(listing, self.data.exclude)
+        problems = [(field, _name_addresses(problem)) for field, problem in problems]
         if self.data.table is not None:
             problems = [_name_table(*problem) for problem in problems]
         counted: dict[str | None, dict[str, int]] = {}

@@ -14,10 +14,10 @@ from tl_toolkit.recipe.fields import (
     Folder,
     Fraction,
     Listed,
-    LocalPath,
     MixingStrength,
     Section,
     Seed,
+    Source,
     Table,
     Text,
     expects,
@@ -32,7 +32,7 @@ __all__ = ["Augment", "Columns", "Data", "RandAugment"]
 _Side = Annotated[int, Field(ge=8, le=2048)]
 _Level = Annotated[int, Field(ge=0, le=255)]
 _FolderOrFraction = Annotated[
-    Folder | Fraction,
+    Source | Fraction,
     expects("expected a fraction above 0 and below 1, or the path of a folder"),
 ]
 _ClassName = Annotated[
@@ -81,11 +81,11 @@ class Columns(Section):
 class Data(Section):
     """Where the images are, how they are split, and the size they are resized to."""
 
-    train: Folder | None = Field(
+    train: Source | None = Field(
         default=None,
         description="Folder of training images, one folder per class inside; for a dense "
         "task (an output per pixel), a folder of images and one of masks, or for masks of classes "
-        "a file of annotations of COCO (.json). The address of a folder on an object store, as "
+        "a file of annotations of COCO (.json). The address of one on an object store, as "
         "s3://BUCKET/FOLDER, works too: its images are read when they are needed.",
         examples=["data/flowers/train", "s3://photos/flowers/train"],
     )
@@ -96,13 +96,14 @@ class Data(Section):
         "one on an object store, as s3://BUCKET/TABLE.csv, works too.",
         examples=["data/flowers.csv", "s3://photos/flowers.csv"],
     )
-    table: LocalPath | None = Field(
+    table: Source | None = Field(
         default=None,
         description="Table of images in another form than CSV, which works as csv does: a Hugging "
         "Face image folder, which lists its images by file_name in metadata.jsonl or metadata.csv, "
         "in folders of splits or not; a Parquet or TFRecord file with images in it, or a folder of "
-        "them, as tfds prepares it.",
-        examples=["data/flowers", "data/flowers/metadata.jsonl", "data/flowers.parquet"],
+        "them, as tfds prepares it. The address of one on an object store works too; files with "
+        "images in them are copied into the cache as a whole.",
+        examples=["data/flowers", "data/flowers.parquet", "s3://photos/flowers.parquet"],
     )
     columns: Columns | None = Field(
         default=None,
@@ -161,11 +162,11 @@ class Data(Section):
         "leaves them out; refuse stops at linked folders, and names the linked files that it "
         "leaves out. A table names images outside its own folder with follow alone.",
     )
-    exclude: LocalPath | None = Field(
+    exclude: Table | None = Field(
         default=None,
-        examples=["data/flowers-exclude.csv"],
+        examples=["data/flowers-exclude.csv", "s3://photos/exclude.csv"],
         description="Table of images to leave out, with the column path, relative to the table; as "
-        "tltool data check --exclusions writes it.",
+        "tltool data check --exclusions writes it. Its address on an object store works too.",
     )
     leakage: Literal["refuse", "refuse_near", "allow"] = Field(
         default="refuse",
@@ -242,8 +243,8 @@ class Data(Section):
 
     @property
     def sources(self) -> dict[str, Path | float | None]:
-        """The folders and the table of images by their field; fractions beside them."""
-        names = ("train", "csv", "validation", "test")
+        """The folders and tables by their field; fractions beside them."""
+        names = ("train", "csv", "table", "validation", "test", "exclude")
         return {f"data.{name}": getattr(self, name) for name in names}
 
     @property

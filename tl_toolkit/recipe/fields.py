@@ -27,10 +27,13 @@ from tl_toolkit.recipe.python_values import TABLE_HINT, unwrap
 from tl_toolkit.recipe.remote import (
     find_address_fault,
     find_object_fault,
+    find_source_fault,
     is_address,
     mirror_of,
-    mirror_of_table,
+    mirror_of_file,
+    mirror_of_source,
     name_object,
+    name_source,
 )
 
 __all__ = [
@@ -53,6 +56,7 @@ __all__ = [
     "Seed",
     "Setting",
     "Settings",
+    "Source",
     "Table",
     "find_path_fault",
     "in_words",
@@ -256,7 +260,8 @@ def find_path_fault(path: str) -> str:
         return f"expected a path in UTF-8 without NUL characters, got {path!r}"
     if _REMOTE.match(path):
         return (
-            f"expected a local path, got {path!r}: data and weights are read from this machine only"
+            f"expected a local path, got {path!r}: data and weights may also have addresses on "
+            "object stores (s3://, gs://, abfs://)"
         )
     return ""
 
@@ -355,6 +360,15 @@ def _as_keras_file(value: object) -> Path:
     return path
 
 
+def _read_weights(value: object) -> str:
+    """Returns the path of a weight file, or its address."""
+    if not (isinstance(value, str) and is_address(value)):
+        return str(_as_local_path(value))
+    if fault := find_object_fault(value):
+        raise in_words(fault)
+    return value
+
+
 def _read_address(
     find_fault: Callable[[str], str], stand_in: Callable[[str], Path]
 ) -> BeforeValidator:
@@ -372,14 +386,16 @@ def _read_address(
 
 # os.fspath refuses a fraction in the place of a path.
 _NAMED = PlainSerializer(lambda path: name_object(os.fspath(path)), when_used="json")
+_NAMED_SOURCE = PlainSerializer(lambda path: name_source(os.fspath(path)), when_used="json")
 Folder = Annotated[Path, _read_address(find_address_fault, mirror_of), _NAMED]
-Table = Annotated[Path, _read_address(find_object_fault, mirror_of_table), _NAMED]
+Table = Annotated[Path, _read_address(find_object_fault, mirror_of_file), _NAMED]
+Source = Annotated[Path, _read_address(find_source_fault, mirror_of_source), _NAMED_SOURCE]
 LocalPath = Annotated[Path, BeforeValidator(_as_source, json_schema_input_type=str)]
 KerasFile = Annotated[Path, BeforeValidator(_as_keras_file, json_schema_input_type=str)]
 Weights = Annotated[
     str,
     BeforeValidator(
-        lambda value: value if value in ("imagenet", "random") else str(_as_local_path(value)),
+        lambda value: value if value in ("imagenet", "random") else _read_weights(value),
         json_schema_input_type=Literal["imagenet", "random"] | str,
     ),
 ]

@@ -13,16 +13,24 @@ __all__ = [
     "find_address",
     "find_address_fault",
     "find_object_fault",
+    "find_source_fault",
     "hide_credentials",
     "is_address",
     "mirror_of",
-    "mirror_of_table",
+    "mirror_of_file",
+    "mirror_of_source",
+    "mirrors",
     "name_object",
     "name_objects",
+    "name_source",
 ]
 
 _SCHEMES = ("s3", "gs", "gcs", "abfs", "az", "file", "memory")
 _ADDRESS = re.compile(rf"(?:{'|'.join(_SCHEMES)})://")
+_FILE = re.compile(r"(?i)(\.(csv|json|jsonl|parquet|tfrecords?(\.gz)?)|-\d{5}-of-\d{5}(\.gz)?)$")
+"""What the names of files end in that hold or list images; a folder is named with a slash then."""
+
+_MIRRORS = "remote"
 _MOST_BYTES = 240  # of a file's name
 
 
@@ -72,6 +80,15 @@ def find_object_fault(address: str) -> str:
     return ""
 
 
+def find_source_fault(address: str) -> str:
+    """Returns why an address cannot be that of images, or "": of a file, or of a folder.
+
+    Args:
+        address: As it was written.
+    """
+    return find_object_fault(address) if _FILE.search(address) else find_address_fault(address)
+
+
 def hide_credentials(text: str) -> str:
     """Returns a text without what addresses in it hold before an @, and after a ? or #.
 
@@ -88,11 +105,11 @@ def mirror_of(address: str) -> Path:
     Args:
         address: Without a fault.
     """
-    return _mirrors() / quote(address.rstrip("/"), safe="")
+    return mirrors() / quote(address.rstrip("/"), safe="")
 
 
-def mirror_of_table(address: str) -> Path:
-    """Returns the file that a table on an object store is copied to, where its folder is listed.
+def mirror_of_file(address: str) -> Path:
+    """Returns the file that one on an object store is copied to, where its folder is listed.
 
     Args:
         address: Without a fault.
@@ -101,13 +118,22 @@ def mirror_of_table(address: str) -> Path:
     return mirror_of(folder) / name
 
 
+def mirror_of_source(address: str) -> Path:
+    """Returns what stands for images on an object store: a file by its ending, else a folder.
+
+    Args:
+        address: Without a fault; with a slash at its end it is a folder.
+    """
+    return mirror_of_file(address) if _FILE.search(address) else mirror_of(address)
+
+
 def find_address(path: Path) -> str:
     """Returns the address that a folder lists, "" if it lists none.
 
     Args:
         path: Any path.
     """
-    return unquote(path.name) if path.parent == _mirrors() else ""
+    return unquote(path.name) if path.parent == mirrors() else ""
 
 
 def name_object(path: str) -> str:
@@ -116,11 +142,23 @@ def name_object(path: str) -> str:
     Args:
         path: Any path.
     """
-    root = f"{_mirrors()}{os.sep}"
+    if _MIRRORS not in path:  # the cache folder is asked for once for each image otherwise
+        return path
+    root = f"{mirrors()}{os.sep}"
     if not path.startswith(root):
         return path
     folder, slash, name = path[len(root) :].partition(os.sep)
     return f"{unquote(folder)}{slash}{name}"
+
+
+def name_source(path: str) -> str:
+    """Returns the address of images that a path stands for, so that it is read as it is; or a path.
+
+    Args:
+        path: As `mirror_of_source` returns it, or any other.
+    """
+    address = find_address(Path(path))
+    return f"{address}/" if _FILE.search(address) else name_object(path)
 
 
 def name_objects(text: str) -> str:
@@ -129,9 +167,10 @@ def name_objects(text: str) -> str:
     Args:
         text: A message.
     """
-    place = rf"{re.escape(str(_mirrors()))}{re.escape(os.sep)}([\w.%+~-]+)"
+    place = rf"{re.escape(str(mirrors()))}{re.escape(os.sep)}([\w.%+~-]+)"
     return re.sub(place, lambda match: unquote(match[1]), text)
 
 
-def _mirrors() -> Path:
-    return default_cache_dir() / "remote"
+def mirrors() -> Path:
+    """Returns the folder of the cache that holds what stands for addresses."""
+    return default_cache_dir() / _MIRRORS

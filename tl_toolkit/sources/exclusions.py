@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from tl_toolkit.errors import DataError, Problem
+from tl_toolkit.recipe.remote import hide_credentials, name_object
 from tl_toolkit.sources.folders import describe_unreadable
 from tl_toolkit.sources.listing import Excluded, FieldProblem, Listing, name_some
-from tl_toolkit.sources.objects import is_address
-from tl_toolkit.sources.table_rows import INSIDE
+from tl_toolkit.sources.places import Presence, join
+from tl_toolkit.sources.table_rows import name_image
 
 __all__ = ["exclude_files", "read_exclusions"]
 
@@ -23,8 +24,8 @@ def read_exclusions(path: Path) -> dict[str, str]:
     """Returns the reason of each image that a table names, by absolute path.
 
     Args:
-        path: The table, CSV; paths in it are relative to its folder. An image in a file with others
-            is named as `shop.parquet#12`.
+        path: The table, CSV; paths in it are relative to its folder, which may be one of a store.
+            An image in a file with others is named as `shop.parquet#12`.
 
     Raises:
         DataError: It cannot be read, or has no column path.
@@ -40,11 +41,8 @@ def read_exclusions(path: Path) -> dict[str, str]:
             rows = [(row["path"] or "", row.get("reason") or "") for row in reader]
     except (OSError, csv.Error) as error:
         raise DataError(describe_unreadable(place, "data.exclude", _EXPECTED, error)) from error
-    return {_find_place(place.parent, name): reason for name, reason in rows if name}
-
-
-def _find_place(folder: Path, name: str) -> str:
-    return name if is_address(name) else os.path.normpath(folder / name)
+    folder = name_object(str(place.parent))
+    return {join(folder, name): reason for name, reason in rows if name}
 
 
 def exclude_files(listing: Listing, table: Path) -> tuple[Listing, list[FieldProblem]]:
@@ -61,24 +59,28 @@ def exclude_files(listing: Listing, table: Path) -> tuple[Listing, list[FieldPro
         reasons = read_exclusions(table)
     except DataError as error:
         return listing, [("exclude", problem) for problem in error.problems]
-    kept = tuple(file for file in listing.files if file.path.removeprefix(INSIDE) not in reasons)
-    missing = _find_missing(reasons, {file.path for file in listing.files})
+    name = name_object(str(table))
+    kept = tuple(file for file in listing.files if name_image(file.path) not in reasons)
+    missing = _find_missing(reasons, {name_image(file.path) for file in listing.files})
     if reasons and len(missing) == len(reasons):
-        what = f"{str(table)!r} names no file that exists, as {missing[0]!r}"
+        what = f"{name!r} names no file that exists, as {hide_credentials(missing[0])!r}"
         expected = "Paths in it are relative to its folder."
         return listing, [("exclude", Problem("data.exclude", what, expected))]
-    excluded = Excluded(str(table), len(listing.files) - len(kept), name_some(missing))
+    excluded = Excluded(
+        name, len(listing.files) - len(kept), name_some(map(hide_credentials, missing))
+    )
     return replace(listing, files=kept, excluded=excluded), []
 
 
 def _find_missing(reasons: Mapping[str, str], listed: Set[str]) -> list[str]:
+    is_there = Presence()
     return [
         path
         for path in reasons
-        if path not in listed and not os.path.exists(path) and not os.path.exists(_file_of(path))
+        if path not in listed and not is_there(path) and not is_there(_file_of(path))
     ]
 
 
 def _file_of(path: str) -> str:
-    """Returns the file that an image lies in, of `shop.parquet#12`."""
-    return path.rpartition("#")[0]
+    """Returns the file that an image lies in, of `shop.parquet#12`; the path itself of others."""
+    return path.rpartition("#")[0] or path

@@ -9,9 +9,50 @@ from pathlib import Path
 
 from tl_toolkit.errors import DataError
 from tl_toolkit.sources import parquet, tfrecords
+from tl_toolkit.sources.image_folders import find_metadata
 from tl_toolkit.sources.table_rows import INSIDE, TableReader, name_member
 
-__all__ = ["INSIDE", "find_member", "list_members", "locate_member", "read_members"]
+__all__ = [
+    "INSIDE",
+    "find_files",
+    "find_member",
+    "holds_images",
+    "list_members",
+    "locate_member",
+    "read_members",
+    "split_member",
+]
+
+
+def find_files(path: Path) -> list[Path]:
+    """Returns the files with images in them that a table is divided into; [] for other tables.
+
+    Args:
+        path: The file or folder; the files may still be empty.
+    """
+    for reader in (parquet, tfrecords):
+        if not find_metadata(path) and reader.recognizes(path):
+            return [file for file, _ in reader.find_files(path)]
+    return []
+
+
+def split_member(name: str) -> tuple[str, int]:
+    """Returns the file and the place of an image that is named as `shop.parquet#12`.
+
+    Args:
+        name: Any path or address; the file of others is "", and the place 0.
+    """
+    file, _, row = name.rpartition("#")
+    return (file, int(row)) if row.isdecimal() and holds_images(file) else ("", 0)
+
+
+def holds_images(name: str) -> bool:
+    """Returns whether a name ends as that of a file with images in it does.
+
+    Args:
+        name: A path or an address.
+    """
+    return parquet.has_ending(name) or tfrecords.has_ending(name)
 
 
 def find_member(name: str) -> str:

@@ -41,9 +41,11 @@ __all__ = [
     "find_address",
     "hash_image",
     "is_address",
+    "list_beside",
     "list_object_images",
     "locate_objects",
     "name_listed",
+    "name_object",
     "open_image",
     "read_image_file",
     "remember_objects",
@@ -259,7 +261,7 @@ def locate_objects(
             folder, _, name = path.rpartition("/")
             by_folder.setdefault(folder, []).append(name)
     for folder, names in by_folder.items():
-        found = _list_folder(folder)
+        found = list_beside(folder)
         for name in set(names) - found.keys():
             forms = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
             if other := next((form for form in forms if form in found), ""):
@@ -269,8 +271,15 @@ def locate_objects(
     return faults, spelled
 
 
-def _list_folder(folder: str) -> Mapping[str, Facts]:
-    """Returns the objects of a folder without those below it; offline the last listing of them."""
+def list_beside(folder: str) -> Mapping[str, Facts]:
+    """Returns the objects right in a folder by name; offline those of the last listing.
+
+    Args:
+        folder: Its address.
+
+    Raises:
+        DataError: The store cannot be read.
+    """
     place = mirror_of(folder) / _LISTED
     if is_offline():
         return read_index(place)

@@ -16,7 +16,15 @@ from typing import Any
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.sources.table_rows import RawRow, find_shards, name_member
 
-__all__ = ["SUFFIX", "read_header", "read_images", "read_rows", "recognizes"]
+__all__ = [
+    "SUFFIX",
+    "find_files",
+    "has_ending",
+    "read_header",
+    "read_images",
+    "read_rows",
+    "recognizes",
+]
 
 SUFFIX = ".parquet"
 _MAX_ROWS = 20_000_000
@@ -29,13 +37,31 @@ _EXPECTED = "A Parquet file is expected with images (bytes, or bytes and path) a
 _HINT = "pip install 'tl-toolkit[parquet]'"
 
 
+def has_ending(name: str) -> bool:
+    """Returns whether a name ends as that of a Parquet file does.
+
+    Args:
+        name: A path or an address.
+    """
+    return name.lower().endswith(SUFFIX)
+
+
 def recognizes(path: Path) -> bool:
     """Returns whether it is a Parquet file, or a folder of them; see `TableReader`.
 
     Args:
         path: The file or folder.
     """
-    return path.suffix.lower() == SUFFIX or bool(find_shards(path, f"*{SUFFIX}"))
+    return has_ending(path.name) or bool(find_shards(path, f"*{SUFFIX}"))
+
+
+def find_files(path: Path) -> list[tuple[Path, str]]:
+    """Returns the files that a table is divided into, and the split of each.
+
+    Args:
+        path: The file, whose split is "", or the folder.
+    """
+    return find_shards(path, f"*{SUFFIX}") or [(path, "")]
 
 
 def read_header(path: Path, expected: str) -> tuple[tuple[str, ...], list[Problem]]:
@@ -60,7 +86,7 @@ def read_rows(
         expected: The expected content, for messages.
     """
     rows: list[RawRow] = []
-    for file, split in find_shards(path, f"*{SUFFIX}") or [(path, "")]:
+    for file, split in find_files(path):
         try:
             if not file.is_file():
                 raise DataError(Problem("", f"{str(file)!r} is no file"))

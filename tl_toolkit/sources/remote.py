@@ -1,8 +1,9 @@
-"""Folders and tables on object stores, brought into the cache and then read as local ones.
+"""Folders and files on object stores, brought into the cache and then read as local ones.
 
 Each image of a folder is an empty file of its name there, so that folders of stores follow the
-rules of all folders; its bytes are read when they are asked for (`sources.objects`). A table is
-copied to where the listing of its folder would put it.
+rules of all folders; its bytes are read when they are asked for (`sources.objects`). A file that is
+named itself is copied as a whole to where the listing of its folder would put it: a table,
+annotations, a file with images in it, weights.
 """
 
 from __future__ import annotations
@@ -18,31 +19,24 @@ from tl_toolkit.catalog.published import is_offline
 from tl_toolkit.errors import DataError, Problem, RecipeError
 from tl_toolkit.recipe.remote import (
     find_address,
-    find_object_fault,
-    mirror_of,
-    mirror_of_table,
     name_object,
 )
-from tl_toolkit.runs.files import describe_unwritable, name_draft, write_atomically, write_json
+from tl_toolkit.runs.files import describe_unwritable, name_draft, write_json
 from tl_toolkit.runs.locks import hold
 from tl_toolkit.sources import table_rows
+from tl_toolkit.sources.copies import Copies
 from tl_toolkit.sources.listing import MAX_BYTES, suffix_of
-from tl_toolkit.sources.objects import (
-    INDEX,
-    ObjectPath,
-    as_path,
-    read_image_file,
-    read_index,
-    remember_objects,
-)
+from tl_toolkit.sources.members import find_files
+from tl_toolkit.sources.objects import INDEX, read_index, remember_objects
 from tl_toolkit.sources.stores import Facts, fetch_object, find_object, list_objects
 
-__all__ = ["find_source", "list_remote"]
+__all__ = ["copy_packed", "list_remote"]
 
 _COPIED = (".json", ".jsonl", ".csv", ".txt")
 """Endings of what a listing opens: annotations, tables and lists of splits."""
 
-_PACKED = (".parquet", ".tfrecord")
+_TABLES = (".csv", ".jsonl")
+_TABLE = "data.table"
 
 _WAIT_SECONDS = 3600.0  # for another process that lists the same folder
 _POLL_SECONDS = 0.2
@@ -50,17 +44,18 @@ _logger = logging.getLogger("tl_toolkit")
 
 
 def list_remote(sources: Mapping[str, Path | float | None]) -> None:
-    """Lists the folders of object stores among some sources, and copies the tables.
+    """Lists the folders of object stores among some sources, and copies the files.
 
     What the store does not hold any more is removed. Hidden files, names that lead out of the
     folder, links and pipes are left out. Credentials are those that fsspec finds in the
     environment. Offline the last listing and the last copy are taken as they are.
 
     Args:
-        sources: By field; what lies on this machine is left alone.
+        sources: By field; what lies on this machine is left alone. In the folder of `data.table`
+            the files with images in them are copied, too.
 
     Raises:
-        DataError: A folder or a table is missing, too large or cannot be read; or what reads it is
+        DataError: A folder or a file is missing, too large or cannot be read; or what reads it is
             not installed.
         OutputError: The cache cannot be written.
     """
@@ -68,26 +63,42 @@ def list_remote(sources: Mapping[str, Path | float | None]) -> None:
         if not isinstance(source, Path):
             continue
         if find_address(source):
-            _update(field, source, source, source / INDEX, _list)
+            _update(field, source, _list, _is_listed)
+            if field == _TABLE:
+                copy_packed(field, source)
         elif find_address(source.parent):
-            _update(field, source, source.parent, source, _copy)
+            _update(field, source, _copy, _is_copied)
+
+
+def copy_packed(field: str, folder: Path) -> None:
+    """Copies the files with images in them of a folder that was listed, if it is a table of them.
+
+    Args:
+        field: Its name in messages.
+        folder: What stands for the folder.
+
+    Raises:
+        DataError: A file cannot be read.
+        OutputError: The cache cannot be written.
+    """
+    _update(field, folder, _copy_packed, _holds_packed)
 
 
 def _update(
     field: str,
     source: Path,
-    folder: Path,
-    needed: Path,
     update: Callable[[str, str, Path], None],
+    is_here: Callable[[Path], bool],
 ) -> None:
-    """Brings a folder or a table up to date, while no other process does; offline it is there."""
+    """Brings a folder or a file up to date, while no other process does; offline it is there."""
     address = name_object(str(source))
     where = f"{field}: {address}"
     if is_offline():
-        if not needed.is_file():
+        if not is_here(source):
             expected = "Offline (--offline, or TL_TOOLKIT_OFFLINE) nothing is fetched."
             raise DataError(Problem(where, "is not in the cache", expected, ""))
         return
+    folder = source if find_address(source) else source.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _holding(where, folder):
@@ -96,47 +107,50 @@ def _update(
         raise describe_unwritable(folder, error) from error
 
 
-def find_source(source: str | os.PathLike[str], where: str) -> Path:
-    """Returns a folder or table by its path; of an address what stands for it, up to date.
+def _is_listed(folder: Path) -> bool:
+    return (folder / INDEX).is_file()
 
-    An address that ends in .csv is a table, any other one a folder.
 
-    Args:
-        source: A path or an address.
-        where: Its name in messages.
+def _is_copied(place: Path) -> bool:
+    """Returns whether a file is a whole copy: its own, or one that a listing of its folder made."""
+    if Copies(place.parent).holds(place.name):
+        return True
+    listed = read_index(place.parent / INDEX).get(place.name)
+    return listed is not None and place.is_file() and place.stat().st_size == listed.size
 
-    Raises:
-        DataError: As in `list_remote`.
-    """
-    path = as_path(source)
-    if not isinstance(path, ObjectPath):
-        return path
-    is_table = path.suffix.lower() == ".csv"
-    if is_table and (fault := find_object_fault(str(path))):
-        raise DataError(Problem(where, fault))
-    place = mirror_of_table(str(path)) if is_table else mirror_of(str(path))
-    list_remote({where: place})
-    return place
+
+def _holds_packed(folder: Path) -> bool:
+    copies = Copies(folder)
+    return all(copies.holds(_name_in(folder, file)) for file in find_files(folder))
 
 
 def _copy(where: str, address: str, place: Path) -> None:
-    """Copies a table, whose bytes are in the cache if it has not changed."""
-    if any(ending in place.name.lower() for ending in _PACKED):
-        expected = "Of files with images in them those of this machine are read."
-        raise DataError(Problem(where, "is no table of text", expected, "copy it here"))
+    """Copies a file, unless there is a copy of its present state."""
     try:
         facts = find_object(address)
-        if facts.size > table_rows.MAX_BYTES:
-            raise DataError(Problem(where, f"has more than {table_rows.MAX_BYTES >> 20} MiB"))
-        remember_objects(address.rpartition("/")[0], {place.name: facts})
-        content = read_image_file(address)
     except FileNotFoundError:
-        expected = "A table (CSV) is expected."
-        raise DataError(Problem(where, "no such object", expected, "")) from None
-    write_atomically(place, content)
+        expected = "A file is expected."
+        hint = f"{_TABLE}={address}/ if it is a folder" if where.startswith(_TABLE) else ""
+        raise DataError(Problem(where, "no such object", expected, hint)) from None
+    if place.suffix.lower() in _TABLES and facts.size > table_rows.MAX_BYTES:
+        raise DataError(Problem(where, f"has more than {table_rows.MAX_BYTES >> 20} MiB"))
+    Copies(place.parent).fetch(place.name, address, facts)
     index = place.parent / INDEX
     if (known := read_index(index)).get(place.name, facts) != facts:
         write_json(index, {**known, place.name: facts})  # else a listing may take an older copy
+
+
+def _copy_packed(where: str, address: str, folder: Path) -> None:
+    """Copies the files with images in them of a folder that was listed."""
+    copies, listed = Copies(folder), read_index(folder / INDEX)
+    for file in find_files(folder):
+        name = _name_in(folder, file)
+        if name in listed:
+            copies.fetch(name, f"{address}/{name}", listed[name])
+
+
+def _name_in(folder: Path, file: Path) -> str:
+    return file.relative_to(folder).as_posix()
 
 
 @contextlib.contextmanager
@@ -167,8 +181,10 @@ def _list(where: str, address: str, folder: Path) -> None:
     if known != files:
         (folder / INDEX).unlink(missing_ok=True)  # it is of another state from here on
     _remove_others(folder, files)
+    copies = Copies(folder)
     for name, facts in files.items():
-        _place(address, name, facts, folder, known.get(name))
+        if not copies.holds(name, facts):
+            _place(address, name, facts, folder, known.get(name))
     if known != files:
         write_json(folder / INDEX, files)
     os.utime(folder / INDEX)  # the newest listing counts

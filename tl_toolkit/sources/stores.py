@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import re
 import threading
@@ -171,8 +172,10 @@ def _choose(root: str, found: Mapping[str, Any]) -> Iterator[tuple[str, Facts]]:
 
 
 def _read_facts(facts: Mapping[str, Any]) -> Facts:
-    tag = next((str(facts[name]) for name in _TAGS if facts.get(name)), "")
-    return Facts(int(facts["size"]), tag)
+    tag = next((facts[name] for name in _TAGS if facts.get(name)), "")
+    if isinstance(tag, datetime.datetime):  # listings of some stores have seconds
+        tag = tag.timestamp()
+    return Facts(int(facts["size"]), str(tag).strip('"'))
 
 
 _systems: dict[tuple[int, str], tuple[Any, str]] = {}

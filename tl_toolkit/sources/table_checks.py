@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tl_toolkit.errors import Problem, closest
-from tl_toolkit.recipe.remote import is_address
+from tl_toolkit.recipe.remote import is_address, name_object
 from tl_toolkit.sources.listing import (
     MAX_NAMED,
     FieldProblem,
@@ -18,7 +18,7 @@ from tl_toolkit.sources.listing import (
     name_some,
 )
 from tl_toolkit.sources.outside import OutsideCheck
-from tl_toolkit.sources.table_rows import INSIDE
+from tl_toolkit.sources.table_rows import INSIDE, name_image
 
 __all__ = ["Refusal", "Row", "check_classes_of_table", "check_rows"]
 
@@ -66,6 +66,7 @@ def check_rows(
         yield Problem("data.csv", f"{str(path)!r} has no rows", "A row is expected for each image.")
     firsts: dict[str, Row] = {}
     checks = {table: OutsideCheck(table.parent) for table in {row.table for row in rows}}
+    own_names = {table: name_object(str(table)) for table in checks}
     faults: list[str] = []
     outside: list[str] = []
     for row in rows:
@@ -73,9 +74,9 @@ def check_rows(
             faults.append(f"{row.place}: {fault}")
             continue
         faults += [f"{row.place}: {words}" for words in _check_row(row, columns, refuse)]
-        named = row.file.path.removeprefix(INSIDE)
-        place = named.rpartition("#")[0] if named != row.file.path else named
-        is_own = place in ("", str(row.table))
+        named = name_image(row.file.path)
+        place = named.rpartition("#")[0] if row.file.path.startswith(INSIDE) else named
+        is_own = place in ("", own_names[row.table])
         if links != "follow" and not is_own and checks[row.table](place):
             outside.append(f"{row.line}: {named!r}")
         first = firsts.setdefault(row.file.path, row)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-import posixpath
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from tl_toolkit.recipe.remote import is_address, name_object
-from tl_toolkit.sources.members import find_member
+from tl_toolkit.recipe.remote import find_object_fault, is_address, mirror_of_file, name_object
+from tl_toolkit.sources.members import find_member, split_member
 from tl_toolkit.sources.objects import locate_objects
+from tl_toolkit.sources.places import join
+from tl_toolkit.sources.remote import list_remote
 from tl_toolkit.sources.table_checks import Row
+from tl_toolkit.sources.table_rows import name_member
 
 __all__ = ["find_file", "find_objects"]
 
@@ -26,12 +28,9 @@ def find_file(folder: Path, name: str) -> str:
         folder: The folder of the table, which paths are relative to.
         name: As the table has it.
     """
-    if not name or is_address(name):
-        return name
-    if is_address(address := name_object(str(folder))) and not name.startswith("/"):
-        scheme, _, place = address.partition("://")
-        return f"{scheme}://{posixpath.normpath(f'{place}/{name}')}"
-    path = os.path.normpath(folder / name)
+    path = join(name_object(str(folder)), name) if name else ""
+    if not path or is_address(path):
+        return path
     if member := find_member(path):
         return member
     if path.isascii() or os.path.exists(path):
@@ -51,9 +50,25 @@ def find_objects(rows: Sequence[Row]) -> tuple[list[Row], dict[str, str]]:
     """
     folders = {name_object(str(row.table.parent)) for row in rows}
     own = tuple(f"{folder}/" for folder in folders if is_address(folder))
+    rows = _find_members(rows)
     missing, spelled = locate_objects((row.file.path for row in rows), own)
     located = [
         row._replace(file=row.file._replace(path=spelled.get(row.file.path, row.file.path)))
         for row in rows
     ]
     return located, missing
+
+
+def _find_members(rows: Sequence[Row]) -> list[Row]:
+    """Returns rows with the path in a copy for each image named as `s3://b/shop.parquet#12`."""
+    copies: dict[str, Path] = {}
+    found = []
+    for row in rows:
+        file, place = split_member(row.file.path) if is_address(row.file.path) else ("", 0)
+        if file and not find_object_fault(file):
+            if file not in copies:
+                copies[file] = mirror_of_file(file)
+                list_remote({row.place: copies[file]})
+            row = row._replace(file=row.file._replace(path=name_member(copies[file], place)))
+        found.append(row)
+    return found

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from tl_toolkit.errors import Problem
+from tl_toolkit.recipe.remote import name_object
 
 __all__ = [
     "INSIDE",
@@ -17,6 +18,7 @@ __all__ = [
     "RawRow",
     "TableReader",
     "find_shards",
+    "name_image",
     "name_member",
     "refuse_file",
 ]
@@ -108,6 +110,17 @@ def name_member(file: Path, row: int) -> str:
         row: Its place in it, from 1.
     """
     return f"{INSIDE}{os.path.abspath(file)}#{row}"
+
+
+def name_image(path: str) -> str:
+    """Returns what people call an image: one in a file with others `/data/shop.parquet#12`.
+
+    Of a copy of a file on an object store it is the address, `s3://photos/shop.parquet#12`.
+
+    Args:
+        path: Any path, as `name_member` returns it or another.
+    """
+    return name_object(path.removeprefix(INSIDE))
 
 
 def find_shards(path: Path, pattern: str) -> list[tuple[Path, str]]:

@@ -22,7 +22,7 @@ from tl_toolkit.sources.listing import (
 )
 from tl_toolkit.sources.table_checks import Refusal, Row, check_rows
 from tl_toolkit.sources.table_images import find_file, find_objects
-from tl_toolkit.sources.table_rows import INSIDE, SPLIT_WORDS, RawRow, TableReader
+from tl_toolkit.sources.table_rows import INSIDE, SPLIT_WORDS, RawRow, TableReader, name_image
 
 __all__ = [
     "NOT_TARGETS",
@@ -33,6 +33,7 @@ __all__ = [
     "find_wrong_cells",
     "is_slip",
     "is_table",
+    "list_paths",
     "read_columns",
     "read_header",
     "read_splits",
@@ -245,6 +246,16 @@ def read_columns(
     }
 
 
+def list_paths(path: Path) -> list[str]:
+    """Returns the files and objects that a table names, without images in its own files.
+
+    Args:
+        path: The table, with a column path; of one that cannot be read there are none.
+    """
+    rows, _ = _read_rows(Path(os.path.abspath(path)), (), "")
+    return [row.file.path for row in rows if not row.file.path.startswith(INSIDE)]
+
+
 def read_splits(path: Path) -> dict[str, str]:
     """Returns the split of each image that a table places, by absolute path; none if unreadable.
 
@@ -254,7 +265,7 @@ def read_splits(path: Path) -> dict[str, str]:
         path: The table, with columns path and split.
     """
     rows, _ = _read_rows(Path(os.path.abspath(path)), (), "")
-    return {row.file.path.removeprefix(INSIDE): row.file.split for row in rows if row.file.split}
+    return {name_image(row.file.path): row.file.split for row in rows if row.file.split}
 
 
 def find_wrong_cells(

@@ -26,7 +26,7 @@ from tl_toolkit.sources.tfexamples import (
     walk_records,
 )
 
-__all__ = ["read_header", "read_images", "read_rows", "recognizes"]
+__all__ = ["find_files", "has_ending", "read_header", "read_images", "read_rows", "recognizes"]
 
 _SUFFIXES = (".tfrecord", ".tfrecords", ".tfrecord.gz", ".tfrecords.gz")
 _SHARD = re.compile(r"-\d{5}-of-\d{5}(\.gz)?$")
@@ -48,17 +48,34 @@ _SEPARATOR = "|"
 _BLOCK = 1 << 16
 
 
+def has_ending(name: str) -> bool:
+    """Returns whether a name ends as that of a TFRecord file does.
+
+    Args:
+        name: A path or an address.
+    """
+    return name.endswith(_SUFFIXES) or _SHARD.search(name) is not None
+
+
 def recognizes(path: Path) -> bool:
     """Returns whether it is a TFRecord file by its name, or a folder of them; see `TableReader`.
 
     Args:
         path: The file or folder.
     """
-    is_shard = path.name.endswith(_SUFFIXES) or _SHARD.search(path.name) is not None
-    return is_shard if path.is_file() else bool(_find_files(path))
+    return has_ending(path.name) if path.is_file() else bool(_find_shards(path))
 
 
-def _find_files(path: Path) -> list[tuple[Path, str]]:
+def find_files(path: Path) -> list[tuple[Path, str]]:
+    """Returns the files that a table is divided into, and the split of each.
+
+    Args:
+        path: The file, whose split is "", or the folder.
+    """
+    return _find_shards(path) or [(path, "")]
+
+
+def _find_shards(path: Path) -> list[tuple[Path, str]]:
     return next(filter(None, (find_shards(path, pattern) for pattern in _PATTERNS)), [])
 
 
@@ -84,7 +101,7 @@ def read_rows(
         expected: The expected content, for messages.
     """
     rows: list[RawRow] = []
-    for file, split in _find_files(path) or [(path, "")]:
+    for file, split in find_files(path):
         try:
             state = os.stat(file)
             rows += _read(file, split, state.st_size, state.st_mtime_ns)

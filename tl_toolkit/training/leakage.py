@@ -12,7 +12,7 @@ from tl_toolkit.images.members import EXTRACTED, extract_members
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.runs.files import default_cache_dir
 from tl_toolkit.sources.leaks import Leak, describe_leaks, refuse_leaks
-from tl_toolkit.sources.table_rows import INSIDE
+from tl_toolkit.sources.table_rows import INSIDE, name_image
 
 __all__ = ["refuse_leakage"]
 
@@ -74,7 +74,7 @@ def _name_rows(plan: Plan) -> dict[str, str]:
     """Returns `shop.parquet#12` for the extracted file of each image in a file with others."""
     members = [file.path for file in plan.listing.files if file.path.startswith(INSIDE)]
     files = extract_members(members, default_cache_dir() / EXTRACTED)
-    return {file: member.removeprefix(INSIDE) for file, member in zip(files, members, strict=True)}
+    return {file: name_image(member) for file, member in zip(files, members, strict=True)}
 
 
 def _name_side(example: Example) -> str:

@@ -1,0 +1,70 @@
+"""Paths of what commands and recipes name by addresses on object stores, up to date."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from tl_toolkit.errors import DataError, Problem, WeightsError
+from tl_toolkit.recipe.remote import (
+    find_object_fault,
+    find_source_fault,
+    is_address,
+    mirror_of_file,
+    mirror_of_source,
+)
+from tl_toolkit.sources.class_folders import prefers_folders
+from tl_toolkit.sources.objects import ObjectPath, as_path
+from tl_toolkit.sources.remote import copy_packed, list_remote
+
+__all__ = ["find_source", "find_weights_file"]
+
+
+def find_source(source: str | os.PathLike[str], where: str) -> Path:
+    """Returns a folder or table by its path; of an address what stands for it, up to date.
+
+    An address is that of a file by its ending (.csv, .json, .parquet and the like), else of a
+    folder. Files with images in them are copied, unless they lie beside class folders.
+
+    Args:
+        source: A path or an address.
+        where: Its name in messages.
+
+    Raises:
+        DataError: As in `list_remote`.
+    """
+    path = as_path(source)
+    if not isinstance(path, ObjectPath):
+        return path
+    address = f"{path}/" if os.fspath(source).endswith("/") else str(path)
+    if fault := find_source_fault(address):
+        raise DataError(Problem(where, fault))
+    place = mirror_of_source(address)
+    list_remote({where: place})
+    if place.is_dir() and not prefers_folders(place, "label", "labels"):
+        copy_packed(where, place)
+    return place
+
+
+def find_weights_file(weights: str) -> Path:
+    """Returns the path of a weight file; of an address that of its copy, up to date.
+
+    Args:
+        weights: A path or an address.
+
+    Raises:
+        WeightsError: There is no such object, or it cannot be read.
+        OutputError: The cache cannot be written.
+    """
+    if not is_address(weights):
+        return Path(weights)
+    if fault := find_object_fault(weights):
+        raise WeightsError(Problem("model.weights", fault))
+    place = mirror_of_file(weights)
+    try:
+        list_remote({"model.weights": place})
+    except DataError as error:
+        where = f"model.weights: {weights}"
+        raise WeightsError([replace(it, where=where) for it in error.problems]) from error
+    return place

@@ -1,0 +1,127 @@
+"""Whole copies of objects on this machine, each made once for a state of its object."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tl_toolkit.errors import DataError, OutputError, Problem
+from tl_toolkit.recipe.remote import mirrors
+from tl_toolkit.runs.files import drafted, is_draft, write_json
+from tl_toolkit.sources.stores import Facts, copy_object
+
+__all__ = ["NOTES", "Copies", "clear_copies", "measure_copies"]
+
+NOTES = ".copies.json"
+"""The file in a folder of copies that says which state of its object each of them is."""
+
+
+class Copies:
+    """The copies in a folder, which its user holds while `fetch` is called.
+
+    A note on each has what the store said of its object, and when the copy was written: what was
+    put in its place since, whole or not, counts as none.
+
+    Args:
+        folder: The folder that stands for one of a store.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._notes = dict(_read_notes(folder / NOTES))
+
+    def holds(self, name: str, facts: Facts | None = None) -> bool:
+        """Returns whether there is a copy of an object.
+
+        Args:
+            name: Its path in the folder.
+            facts: The state that it must be of; by default any. A store without tags has none.
+        """
+        if name not in self._notes or (facts is not None and not facts.tag):
+            return False
+        known, changed = self._notes[name]
+        try:
+            state = os.stat(self._folder / name)
+        except OSError:
+            return False
+        is_untouched = (state.st_size, state.st_mtime_ns) == (known.size, changed)
+        return is_untouched and facts in (None, known)
+
+    def fetch(self, name: str, address: str, facts: Facts) -> None:
+        """Copies an object; a copy of the same state stays.
+
+        Args:
+            name: Its path in the folder.
+            address: The object.
+            facts: What the store says of it.
+
+        Raises:
+            DataError: It cannot be read, or has another size by now.
+            OutputError: The copy cannot be written, as on a full disk.
+        """
+        if self.holds(name, facts):
+            return
+        for path in self._folder.glob(".*"):
+            if is_draft(path.name):  # of a process that was killed
+                path.unlink(missing_ok=True)
+        place = self._folder / name
+        with drafted(place) as draft:
+            if _lacks_room(draft.parent, facts.size):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
+            copy_object(address, draft)
+            if (size := draft.stat().st_size) != facts.size:
+                what = f"has {size} bytes, {facts.size} were listed"
+                expected = "Files must not change while they are copied."
+                raise DataError(Problem(address, what, expected, "the same command again"))
+        self._notes[name] = (facts, place.stat().st_mtime_ns)
+        notes = {name: [*facts, changed] for name, (facts, changed) in self._notes.items()}
+        with contextlib.suppress(OutputError):  # the copy is whole, and is made again next time
+            write_json(self._folder / NOTES, notes)
+
+
+def measure_copies() -> tuple[int, int]:
+    """Returns how many copies the cache holds, and their bytes."""
+    sizes = [path.stat().st_size for path in _list_copies()]
+    return len(sizes), sum(sizes)
+
+
+def clear_copies() -> tuple[int, int]:
+    """Deletes the copies in the cache; returns how many there were, and their bytes."""
+    count = total = 0
+    for path in _list_copies():
+        with contextlib.suppress(OSError):  # removed by another process
+            size = path.stat().st_size
+            path.unlink()
+            count, total = count + 1, total + size
+    return count, total
+
+
+def _list_copies() -> Iterator[Path]:
+    for notes in mirrors().glob(f"*/{NOTES}"):
+        copies = Copies(notes.parent)
+        yield from (notes.parent / name for name in _read_notes(notes) if copies.holds(name))
+
+
+def _lacks_room(folder: Path, size: int) -> bool:
+    try:
+        disk = shutil.disk_usage(folder)
+    except OSError:
+        return False
+    return 0 < disk.total and disk.free < size  # some network disks say nothing
+
+
+def _read_notes(place: Path) -> Mapping[str, tuple[Facts, int]]:
+    """Returns facts and time of change of each copy; none where the notes cannot be read."""
+    try:
+        notes = json.loads(place.read_text(encoding="utf-8"))
+        return {
+            str(name): (Facts(int(size), str(tag)), int(changed))
+            for name, (size, tag, changed) in notes.items()
+        }
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
