@@ -28,6 +28,7 @@ from tl_toolkit.plan.findings import Finding, Findings
 from tl_toolkit.plan.start import check_start
 from tl_toolkit.plan.tasks import plan_task
 from tl_toolkit.plan.teacher import check_teacher
+from tl_toolkit.recipe.remote import is_address, name_object
 from tl_toolkit.recipe.schema import (
     Head,
     OwnBase,
@@ -39,6 +40,7 @@ from tl_toolkit.recipe.schema import (
 )
 from tl_toolkit.recipe.tree import FieldPath
 from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.sources.addresses import find_weights_file
 from tl_toolkit.sources.listing import name_some
 
 __all__ = ["Network", "check_network", "resolve_head", "resolve_network"]
@@ -145,7 +147,7 @@ def check_network(recipe: Recipe, classes: Sequence[str]) -> tuple[list[Finding]
     try:
         network = _find_weights(recipe, architecture, units)
     except WeightsError as error:
-        return [*findings, Finding(("model", "weights"), error.problems[0])], None
+        return [*findings, _place_weights(recipe, error.problems[0])], None
     if not wrong_start:  # which says more than the weights of another network
         findings += _check_weights(recipe, network)
     is_whole = all(stage.name in units for phase in recipe.phases for stage in phase.stages)
@@ -227,7 +229,8 @@ def _find_weights(
     """Returns the network with its weight file.
 
     Raises:
-        WeightsError: No file was ever published for the base and its arguments.
+        WeightsError: No file was ever published for the base and its arguments; or the address of
+            the file cannot be read.
     """
     model = recipe.model
     if model.start is not None:
@@ -235,11 +238,19 @@ def _find_weights(
     if model.weights is None or model.weights == "random":
         return Network(architecture, units, None)
     if model.weights != "imagenet":
-        return Network(architecture, units, Path(model.weights))
+        return Network(architecture, units, find_weights_file(model.weights))
     file = find_weight_file(architecture, model.arguments, recipe.data.image_size)
     if file is None:
         raise WeightsError(describe_unpublished(architecture, model.arguments))
     return Network(architecture, units, cache_path(file), file)
+
+
+def _place_weights(recipe: Recipe, problem: Problem) -> Finding:
+    """Returns why there are no weights: none were published, or an address cannot be read."""
+    field = ("model", "weights")
+    if not is_address(str(recipe.model.weights)):
+        return Finding(field, problem)
+    return Finding(field, replace(problem, what=f"{problem.where} {problem.what}"), WeightsError)
 
 
 def _check_weights(recipe: Recipe, network: Network) -> Findings:
@@ -275,5 +286,6 @@ def _check_weights(recipe: Recipe, network: Network) -> Findings:
             hint = suggest_base(network.architecture, recipe.model.arguments, info)
     if what:
         field = "weights" if recipe.model.start is None else "start"
-        problem = Problem("", f"model.{field}: {str(path)!r} {what}", expected, hint)
+        name = name_object(str(path))
+        problem = Problem("", f"model.{field}: {name!r} {what}", expected, hint)
         yield Finding(("model", field), problem, WeightsError)

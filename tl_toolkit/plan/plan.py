@@ -18,6 +18,7 @@ from tl_toolkit.plan.start import Start
 from tl_toolkit.plan.tasks import Survey
 from tl_toolkit.recipe.anchors import INTERPOLATE
 from tl_toolkit.recipe.phase_schema import PROBE, EarlyStopping
+from tl_toolkit.recipe.remote import name_object
 from tl_toolkit.recipe.schedules import DecaySchedule, PlateauSchedule
 from tl_toolkit.recipe.schema import Phase, Recipe, UnfreezeOnly
 from tl_toolkit.sources.leaks import Leak, describe_leaks
@@ -208,7 +209,7 @@ class Plan:
         """Returns the plan as lines to read."""
         model = self.recipe.model
         arguments = "".join(f", {key} {value}" for key, value in model.arguments.items())
-        weights = str(self.weights_file or model.weights or "its own")
+        weights = name_object(str(self.weights_file or model.weights or "its own"))
         fetch = " (is here)" if self.published else ""
         if self.published and not self.is_fetched:
             megabytes = spell_size(self.architecture, self.published)

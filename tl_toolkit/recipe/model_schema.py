@@ -214,9 +214,10 @@ class Model(Section):
         default=None,
         validate_default=True,
         description="imagenet (the official file), random, or the path of a weight file (.h5, "
-        ".weights.h5) or of a whole model (.keras), of Keras 2 or 3. Only a "
+        ".weights.h5) or of a whole model (.keras), of Keras 2 or 3; or its address on an object "
+        "store, as s3://BUCKET/FILE.weights.h5, of which there is a copy in the cache. Only a "
         "model of your own needs none: it brings its weights.",
-        examples=["imagenet"],
+        examples=["imagenet", "s3://photos/mobilenet.weights.h5"],
     )
     start: LocalPath | None = Field(
         default=None,

@@ -11,6 +11,7 @@ from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.training import describe_training
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import describe_numerics
+from tl_toolkit.sources.objects import name_object
 from tl_toolkit.transfer.assemble import TransferModel
 from tl_toolkit.transfer.weights import hash_file
 
@@ -36,7 +37,7 @@ def describe_lock(
         "split_seed": recipe.data.split_seed,
         "data_sha256": manifest.digest,
         "excluded": plan.listing.excluded.images,
-        "weights": str(weights) if weights else recipe.model.weights,
+        "weights": name_object(str(weights)) if weights else recipe.model.weights,
         "weights_matched_by": loaded.by if loaded else None,
         "weights_left_out": list(loaded.left_out) if loaded else [],
         **({"weights_widened": loaded.widened} if loaded and loaded.widened else {}),

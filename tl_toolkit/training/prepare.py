@@ -23,6 +23,7 @@ from tl_toolkit.images.scan import Keep, ScanSettings, scan
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.runs.files import drafted, write_json
 from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.sources.objects import name_object
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.training.compiled import CompiledPhases
 from tl_toolkit.training.leakage import refuse_leakage
@@ -354,18 +355,17 @@ def assemble_model(plan: Plan, task: Task, progress: Handler) -> TransferModel:
     if plan.start is not None and path is not None:
         head = transfer.parts[-1].layers
         carry_head(head, path, before=plan.start.classes, classes=plan.classes)
+    name = name_object(str(loaded.path)) if loaded is not None else ""
     if loaded is not None and loaded.by == "order":
         progress(
-            warning(
-                f"{loaded.path}: no layer has a known name, so weights were matched by their order"
-            )
+            warning(f"{name}: no layer has a known name, so weights were matched by their order")
         )
     arguments = complete_arguments(transfer.architecture, model.arguments)
     if loaded is not None and plan.start is None and model.weights != "imagenet":
         if arguments.get("imagenet_rescaling"):
             progress(
                 message(
-                    f"{loaded.path}: taken for weights that began with Keras's own file; for those "
+                    f"{name}: taken for weights that began with Keras's own file; for those "
                     "of a model built with weights=None set "
                     "model.arguments.imagenet_rescaling=false"
                 )

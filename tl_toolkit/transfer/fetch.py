@@ -13,6 +13,7 @@ from tl_toolkit.catalog.published import describe_absent, is_offline
 from tl_toolkit.catalog.records import Value, WeightFile
 from tl_toolkit.catalog.weight_files import cache_path, inspect_weights
 from tl_toolkit.errors import OutputError, Problem, WeightsError
+from tl_toolkit.sources.addresses import find_weights_file
 from tl_toolkit.transfer.download import DownloadError, Progress, discard_part, download
 
 __all__ = ["fetch_weight_file", "find_weights", "locked"]
@@ -32,7 +33,7 @@ def find_weights(
         architecture: The base's record.
         arguments: Arguments of its builder.
         image_size: (height, width); Keras publishes files for several sizes.
-        weights: "random", "imagenet" or the path of a file.
+        weights: "random", "imagenet", or the path or the address of a file.
         progress: Called while a file is downloaded.
 
     Returns:
@@ -45,7 +46,7 @@ def find_weights(
     if weights == "random":
         return None
     if weights != "imagenet":
-        return Path(weights)
+        return find_weights_file(weights)
     file = find_weight_file(architecture, arguments, image_size)
     if file is None:
         raise WeightsError(describe_unpublished(architecture, arguments))
