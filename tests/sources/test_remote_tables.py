@@ -369,7 +369,9 @@ def test_a_table_on_the_store_leaves_out_files_of_this_machine(bucket, tmp_path)
 def test_a_table_that_leaves_out_what_is_not_there_is_named_by_its_address(bucket):
     address = f"{bucket[2]}/exclude.csv"
     bucket[0].pipe(f"{bucket[1]}/exclude.csv", b"path\nants/none.jpg\nnone/0.jpg\n")
-    with pytest.raises(DataError, match=rf"'{address}' names no file that exists, as '{bucket[2]}/"):
+    with pytest.raises(
+        DataError, match=rf"'{address}' names no file that exists, as '{bucket[2]}/"
+    ):
         check_recipe(read_recipe(recipe_of(bucket[2], exclude=address)))
     bucket[0].pipe(f"{bucket[1]}/exclude.csv", b"file\nants/none.jpg\n")
     with pytest.raises(DataError, match=rf"'{address}' has no column path"):

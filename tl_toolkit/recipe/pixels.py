@@ -11,9 +11,18 @@ which refuse it: classification samples by it.
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from tl_toolkit.recipe.fields import Conflict, Listed, Section, Text, expects, refuse_repeated
+from tl_toolkit.recipe.fields import (
+    Conflict,
+    Listed,
+    Section,
+    Text,
+    expects,
+    in_words,
+    refuse_repeated,
+)
+from tl_toolkit.recipe.remote import find_address_fault, is_address
 from tl_toolkit.recipe.task_types import Loss, Sampling
 from tl_toolkit.recipe.tasks import list_remarks
 
@@ -23,16 +32,23 @@ _Id = Annotated[int, Field(ge=0, le=255)]
 _Color = Annotated[tuple[_Id, _Id, _Id], Listed]
 
 
+def _refuse_faulty_address(folder: str) -> str:
+    if is_address(folder) and (fault := find_address_fault(folder)):
+        raise in_words(fault)
+    return folder
+
+
 class Masks(Section):
     """Where the masks of images lie, and what their values mean.
 
     Maps of edges and of normals are called masks too.
     """
 
-    images: Text = Field(
+    images: Annotated[Text, AfterValidator(_refuse_faulty_address)] = Field(
         default="images",
         description="Folder of the images in the folder of each split, or relative to a file of "
-        "annotations of COCO; where there is none, they are looked for beside that file.",
+        "annotations of COCO, which may also name an address on an object store; where there is "
+        "none, they are looked for beside that file.",
     )
     masks: Text = Field(
         default="masks",

@@ -1,7 +1,8 @@
 """Annotations of COCO: objects of images, as polygons or run lengths, in one JSON file a split.
 
 Masks are no files: the path of one is `coco:<file>#<id of the image>`, and who reads it samples the
-objects. Drawing them takes numpy, and is not done here.
+objects. Drawing them takes numpy, and is not done here. A file on an object store is named by its
+address, and its copy is read.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tl_toolkit.errors import DataError, Problem
+from tl_toolkit.recipe.remote import is_address, mirror_of_file, name_object
+from tl_toolkit.sources.remote import list_remote
 
 __all__ = [
     "COCO",
@@ -95,6 +98,7 @@ def read_coco(path: Path) -> CocoFile:
     Raises:
         DataError: It cannot be read, or holds something else.
     """
+    name = name_object(str(path))
     try:
         state = os.stat(path)
         if not path.is_file():
@@ -104,13 +108,13 @@ def read_coco(path: Path) -> CocoFile:
         with _lock:  # several threads ask for masks
             return _read(str(path.absolute()), state.st_size, state.st_mtime_ns)
     except OSError as error:
-        what = f"{str(path)!r} cannot be read: {error.strerror or error}"
+        what = f"{name!r} cannot be read: {error.strerror or error}"
         raise DataError(Problem("", what, EXPECTED)) from error
     except (ValueError, RecursionError) as error:
         words = "is nested too deeply" if isinstance(error, RecursionError) else str(error)
         if isinstance(error, json.JSONDecodeError):
             words = f"is no JSON: {error}"
-        raise DataError(Problem("", f"{str(path)!r} {words}", EXPECTED)) from error
+        raise DataError(Problem("", f"{name!r} {words}", EXPECTED)) from error
 
 
 _lock = threading.Lock()
@@ -231,12 +235,21 @@ def _read_runs(text: str) -> list[int]:
 
 
 def path_of(mask: str) -> Path:
-    """Returns the file of annotations that the path of a mask names.
+    """Returns the file of annotations that the path of a mask names, or the copy of an object.
 
     Args:
-        mask: As `coco:<file>#<id>`.
+        mask: As `coco:<file>#<id>`, with a path or an address.
+
+    Raises:
+        DataError: There is no copy on this machine yet, and the object cannot be read.
     """
-    return Path(mask.removeprefix(COCO).rpartition("#")[0])
+    file = mask.removeprefix(COCO).rpartition("#")[0]
+    if not is_address(file):
+        return Path(file)
+    place = mirror_of_file(file)
+    if not place.is_file():  # on another host of a cluster
+        list_remote({"annotations": place})
+    return place
 
 
 def read_annotations(mask: str) -> AnnotatedImage:
@@ -251,7 +264,8 @@ def read_annotations(mask: str) -> AnnotatedImage:
     number = mask.rpartition("#")[2]
     image = read_coco(path_of(mask)).images.get(int(number))
     if image is None:
-        raise DataError(Problem("", f"{str(path_of(mask))!r} has no image of id {number}"))
+        name = name_object(str(path_of(mask)))
+        raise DataError(Problem("", f"{name!r} has no image of id {number}"))
     return image
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tl_toolkit.errors import DataError, Problem, closest
+from tl_toolkit.recipe.remote import find_address_fault, is_address, name_object
 from tl_toolkit.sources.coco import COCO, EXPECTED, read_coco
 from tl_toolkit.sources.listing import FieldProblem, Links, SourceFile, name_some
 from tl_toolkit.sources.outside import OutsideCheck
+from tl_toolkit.sources.places import Presence, join
 from tl_toolkit.sources.table_rows import SPLIT_WORDS
 
 __all__ = ["find_annotations", "find_background", "is_annotations", "list_coco"]
@@ -90,18 +92,21 @@ def list_coco(
     """Lists the images of a file of annotations, ordered by name, with the paths of their masks.
 
     Args:
-        path: The file.
+        path: The file, or the copy of one on an object store.
         split: One of SPLITS.
         classes: The classes, one of them for pixels of no object.
-        images: Folder of the images, relative to the file. Without one of that name they are looked
-            for beside the file and where COCO has them: instances_train2017.json has them in
-            ../train2017.
+        images: Folder of the images, relative to the file, or its address. Without one of that name
+            they are looked for beside the file and where COCO has them: instances_train2017.json
+            has them in ../train2017.
         where: Name of the file in messages, as "data.train".
         links: Whether images may lie outside that folder: with "follow" alone.
+
+    Raises:
+        DataError: A store cannot be read.
     """
-    path = path.absolute()
+    file = name_object(str(path.absolute()))
     try:
-        annotated = read_coco(path)
+        annotated = read_coco(path.absolute())
     except DataError as error:
         return [], [(split, Problem(where, one.what, one.expected)) for one in error.problems]
     problems: list[FieldProblem] = []
@@ -112,38 +117,49 @@ def list_coco(
         problems.append(("classes", Problem("data.classes", str(error), hint=hint)))
     entries = sorted(annotated.images.items(), key=lambda item: (item[1].name, item[0]))
     if not entries:
-        return [], [*problems, (split, Problem(where, f"{str(path)!r} has no images", EXPECTED))]
-    folder = _find_images(path, images, [image.name for _, image in entries[:20]])
-    leaves = OutsideCheck(folder)
+        return [], [*problems, (split, Problem(where, f"{file!r} has no images", EXPECTED))]
+    folder, is_there = _find_images(file, images, [image.name for _, image in entries[:20]])
     files = [
-        SourceFile(os.path.normpath(folder / image.name), split, (f"{COCO}{path}#{number}",))
+        SourceFile(join(folder, image.name), split, (f"{COCO}{file}#{number}",))
         for number, image in entries
     ]
-    names = [file.path for file in files]
-    checks = {
-        "that are no files": [name for name in names if not os.path.isfile(name)],
-        "outside the folder of images": [
-            name for name in names if links != "follow" and leaves(name)
-        ],
-        "twice": [name for name, after in zip(names, names[1:], strict=False) if name == after],
-    }
-    for words, wrong in checks.items():
-        if wrong:
-            what = f"{str(path)!r} names {len(wrong)} images {words}: {name_some(wrong)}"
-            expected = f"Images are expected in {str(folder)!r}."
-            hint = (
-                "data.masks.images=FOLDER, relative to the file" if words.endswith("files") else ""
-            )
-            hint = "data.links=follow to use them" if words.startswith("outside") else hint
-            problems.append((split, Problem(where, what, expected, hint)))
+    leaves = (lambda path: False) if links == "follow" else OutsideCheck(folder)
+    faults = _check_images([entry.path for entry in files], is_there, leaves)
+    expected = f"Images are expected in {folder!r}."
+    problems += [
+        (split, Problem(where, f"{file!r} {what}", expected, hint)) for what, hint in faults
+    ]
     return files, problems
 
 
-def _find_images(path: Path, images: str, names: Sequence[str]) -> Path:
-    """Returns the folder that holds most of some images, the first one of equals."""
-    part = path.stem.removeprefix("instances_")
-    above = path.parent.parent
-    beside = [path.parent / images, path.parent]
-    folders = [*beside, above / part, above / images / part, above / images, above]
-    most = max(folders, key=lambda folder: sum(os.path.isfile(folder / name) for name in names))
-    return Path(os.path.normpath(most))
+def _check_images(
+    names: Sequence[str], is_there: Callable[[str], bool], leaves: Callable[[str], bool]
+) -> Iterator[tuple[str, str]]:
+    """Yields what is wrong with images in the order of their names, and what to type."""
+    missing = [name for name in names if not is_there(name)]
+    outside = [name for name in names if leaves(name)]
+    twice = [name for name, after in zip(names, names[1:], strict=False) if name == after]
+    checks = [
+        ("that are no files", missing, "data.masks.images=FOLDER, relative to the file"),
+        ("outside the folder of images", outside, "data.links=follow to use them"),
+        ("twice", twice, ""),
+    ]
+    for words, wrong, hint in checks:
+        if wrong:
+            yield f"names {len(wrong)} images {words}: {name_some(wrong)}", hint
+
+
+def _find_images(file: str, images: str, names: Sequence[str]) -> tuple[str, Presence]:
+    """Returns the folder that holds most of some images, the first one of equals, and its files."""
+    beside, name = os.path.split(file)
+    part = os.path.splitext(name)[0].removeprefix("instances_")
+    is_whole = is_address(images) or os.path.isabs(images)
+    above = [f"../{part}", *([] if is_whole else [f"../{images}/{part}", f"../{images}"]), ".."]
+    folders = [join(beside, place) for place in (images, ".", *above)]
+    held = {folder: Presence(folder) for folder in folders if not _has_fault(folder)}
+    return max(held.items(), key=lambda item: sum(item[1](join(item[0], name)) for name in names))
+
+
+def _has_fault(folder: str) -> bool:
+    """Returns whether a folder is above all buckets, or has an address that no store has."""
+    return is_address(folder) and bool(find_address_fault(folder))

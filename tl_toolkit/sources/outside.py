@@ -14,10 +14,10 @@ class OutsideCheck:
     """Says whether a file or an object lies outside a folder, or a link leads there.
 
     Args:
-        folder: The folder; or the one that stands for a folder on an object store.
+        folder: The folder; or the address of one on an object store, or what stands for it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | str) -> None:
         self._address = name_object(str(folder))
         self._root = os.path.join(os.path.realpath(folder), "")
         self._folders: dict[str, bool] = {}
