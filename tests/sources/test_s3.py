@@ -1,5 +1,6 @@
 """The protocol of S3 over HTTP, spoken by a server on loopback: data, files, and no secret left."""
 
+import hashlib
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import threading
 
+import keras
 import pytest
 import s3fs
 from moto.s3.responses import S3Response
@@ -14,6 +16,7 @@ from moto.server import ThreadedMotoServer
 
 from tests.command import TLTOOL, tltool
 from tests.conftest import draw_class_folders
+from tl_toolkit.architectures.lenet import build_lenet5
 from tl_toolkit.features.leases import LEASE_PREFIX
 from tl_toolkit.sources import objects, small_objects, stores
 
@@ -144,6 +147,62 @@ def test_objects_are_predicted_listed_and_checked(server, tmp_path):
     assert table[0]["label"] and not table[0]["error"] and table[1]["error"]
     found = json.loads(report)
     assert found["source"] == "s3://flowers/photos" and found["images"] == 10
+
+
+def test_files_of_a_bucket_are_copied_once_for_each_state(server, tmp_path, monkeypatch):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    images = sorted((tmp_path / "photos").glob("*/*.jpg"))
+    rows = [{"image": image.read_bytes(), "label": image.parent.name} for image in images]
+    for name, part in (("train-00000-of-00002", rows[::2]), ("train-00001-of-00002", rows[1::2])):
+        parquet.write_table(pa.Table.from_pylist(part), tmp_path / f"{name}.parquet")
+        server.put(str(tmp_path / f"{name}.parquet"), f"flowers/sets/data/{name}.parquet")
+    server.pipe("flowers/sets/exclude.csv", b"path\ndata/train-00000-of-00002.parquet#1\n")
+    pixels = keras.Input((32, 32, 1))
+    keras.Model(pixels, build_lenet5(pixels)).save_weights(tmp_path / "lenet.weights.h5")
+    server.put(str(tmp_path / "lenet.weights.h5"), "flowers/sets/lenet.weights.h5")
+    (tmp_path / "r.yaml").write_text(
+        "version: 1\nname: s3\nphases: [{name: head, epochs: 1}]\nexport: false\nreport: false\n"
+        "data: {table: 's3://flowers/sets', exclude: 's3://flowers/sets/exclude.csv', "
+        "image_size: 32, batch_size: 4}\n"
+        "model: {base: lenet5, weights: 's3://flowers/sets/lenet.weights.h5'}\n"
+    )
+
+    first = call("validate", "r.yaml", folder=tmp_path).stderr
+    before = {path: path.stat().st_mtime_ns for path in list_files(tmp_path / "cache" / "remote")
+              if path.suffix in (".parquet", ".h5", ".csv")}  # fmt: skip
+    call("finetune", "r.yaml", "--out", "run", folder=tmp_path)
+    lock = json.loads((tmp_path / "run" / "lock.json").read_text())
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody listens there
+    call("validate", "r.yaml", "--offline", folder=tmp_path)
+
+    assert "9 to be split" in first and "1 image left out by s3://flowers/sets/exclude" in first
+    assert len(before) == 4
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert lock["weights"] == "s3://flowers/sets/lenet.weights.h5"
+    digest = hashlib.sha256((tmp_path / "lenet.weights.h5").read_bytes()).hexdigest()
+    assert lock["weights_sha256"] == digest
+    for path in (*list_files(tmp_path / "run"), *list_files(tmp_path / "cache")):
+        assert_no_secret(path.read_bytes())
+
+
+def test_annotations_in_a_bucket_list_the_images_beside_them(server, tmp_path):
+    images = [{"id": n, "file_name": f"{n}.jpg", "height": 40, "width": 40} for n in range(5)]
+    values = {
+        "images": images,
+        "annotations": [
+            {"image_id": n, "category_id": 1, "segmentation": [[1, 1, 9, 1, 9, 9]]}
+            for n in range(5)
+        ],
+        "categories": [{"id": 1, "name": "ant"}],
+    }
+    server.pipe("flowers/annotations/instances_train.json", json.dumps(values).encode())
+    server.put(str(tmp_path / "photos" / "ants"), "flowers/train", recursive=True)
+
+    call("init", "s3://flowers", "-o", "r.yaml", folder=tmp_path)
+    found = call("validate", "r.yaml", folder=tmp_path).stderr
+
+    assert "s3://flowers/annotations/instances_train.json" in (tmp_path / "r.yaml").read_text()
+    assert "5 to be split" in found
 
 
 def test_hosts_share_stored_features_through_a_bucket(server, tmp_path, monkeypatch):

@@ -53,8 +53,8 @@ def check_data(
 
     Args:
         source: A folder of class folders, in folders of splits or not, or of images without
-            classes; a table with the column path, or an image folder of Hugging Face; or a recipe,
-            as for `tl.finetune`.
+            classes; a table with the column path, or an image folder of Hugging Face; or the
+            address of one on an object store; or a recipe, as for `tl.finetune`.
         overrides: Fields of the recipe to replace; with `base` also for a folder or table, as
             `{"model.arguments": {"alpha": 0.25}}`.
         base: Name of an architecture that finds doubtful labels in a folder or table.

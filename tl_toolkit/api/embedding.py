@@ -169,7 +169,7 @@ def embed(
         pooling: How the map becomes a vector: average, max, both, statistics (average and
             deviation), pyramid (these, and averages of 3 x 3 cells), sum or flatten. By default
             as the run's head pools it, else average.
-        weights: Of an architecture: "imagenet", "random" or a file.
+        weights: Of an architecture: "imagenet", "random", or a file or the address of one.
         image_size: Side of the images, or (height, width); of an architecture, by default its own.
         arguments: Of an architecture, as `{"alpha": 0.25}`.
         root: Folder of all runs.

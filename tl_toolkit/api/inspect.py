@@ -167,7 +167,7 @@ def probe_architecture(
         arguments: Arguments of the builder that differ from their defaults.
         image_size: (height, width) in pixels, or one number for both; None for its default size.
             Images are stretched.
-        weights: "random", "imagenet" or the path of a weight file.
+        weights: "random", "imagenet", or the path or the address of a weight file.
         seed: Random weights and synthetic images follow from it.
 
     Returns:

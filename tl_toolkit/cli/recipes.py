@@ -122,11 +122,11 @@ def init_command(data_dir: Path, output: Path | None, base: str, task: str) -> N
     DATA_DIR holds a folder per class, or the folders images and masks (for segmentation, whose
     classes you name), or train/validation/test folders with these. A table
     (CSV) has a column path, and a column label, a column labels (names with | between them), a
-    column of 0 and 1 for each class, or columns of numbers. Either may be an address, as
-    s3://BUCKET/FOLDER or s3://BUCKET/TABLE.csv.
+    column of 0 and 1 for each class, or columns of numbers.
 
     Image folders of Hugging Face (metadata.jsonl), Parquet and TFRecord files, folders that tfds
-    prepared, and for segmentation PASCAL VOC and COCO are recognized too.
+    prepared, and for segmentation PASCAL VOC and COCO are recognized too. All of these may be
+    addresses, as s3://BUCKET/FOLDER, s3://BUCKET/TABLE.csv or s3://BUCKET/FILE.parquet.
     """
     from tl_toolkit.plan.starter import write_starter
 

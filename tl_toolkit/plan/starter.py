@@ -66,7 +66,7 @@ def write_starter(
     Args:
         data_dir: A folder per class, or folders images and masks, optionally inside folders train,
             validation (or val) and test; or a table of images and targets; or images with masks
-            as PASCAL VOC or COCO have them. A folder or a table (.csv) may be an address.
+            as PASCAL VOC or COCO have them. Each may be an address on an object store.
         base: Architecture to start from.
         place: Folder that the recipe will be in; its paths are relative to it.
         task: The task; by default the first one that recognizes the data.
