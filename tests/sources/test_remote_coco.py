@@ -103,23 +103,41 @@ def test_images_of_this_machine_go_with_annotations_of_a_store(coco):
     assert [entry.path for entry in files] == [f"{coco[0]}/train2017/{name}" for name in NAMES]
 
 
-def test_images_of_a_store_go_with_annotations_of_this_machine(coco):
+@pytest.mark.parametrize("end", ["", "/"])
+def test_images_of_a_store_go_with_annotations_of_this_machine(coco, end):
     file = f"{coco[0]}/annotations/instances_train2017.json"
 
-    files = survey(file, masks={"images": f"{coco[1]}/train2017"}).files
+    files = survey(file, masks={"images": f"{coco[1]}/train2017{end}"}).files
 
     assert [entry.path for entry in files] == [f"{coco[1]}/train2017/{name}" for name in NAMES]
     assert files[0].targets == (f"coco:{file}#10",)
 
 
-def test_each_folder_is_listed_once_and_the_annotations_are_copied_once(coco, bucket, monkeypatch):
+def record_listings(bucket, monkeypatch):
+    """Returns the list that receives each folder that is listed from now on."""
     listed, find = [], type(bucket[0]).find
 
-    def count(self, path, *arguments, **options):
+    def record(self, path, *arguments, **options):
         listed.append(path)
         return find(self, path, *arguments, **options)
 
-    monkeypatch.setattr(type(bucket[0]), "find", count)
+    monkeypatch.setattr(type(bucket[0]), "find", record)
+    return listed
+
+
+def test_nothing_above_a_bucket_is_asked_for(coco, bucket, tmp_path, monkeypatch):
+    top = bucket[2].removesuffix("/photos")
+    for name in NAMES:
+        bucket[0].copy(f"{bucket[1]}-coco/train2017/{name}", f"/{tmp_path.name}/{name}")
+    send(bucket, tmp_path, f"{top}/a.json", NAMES)
+    listed = record_listings(bucket, monkeypatch)
+
+    assert survey(f"{top}/a.json").files[0].path == f"{top}/0.png"
+    assert {path.split("/")[1] for path in listed} == {tmp_path.name}
+
+
+def test_each_folder_is_listed_once_and_the_annotations_are_copied_once(coco, bucket, monkeypatch):
+    listed = record_listings(bucket, monkeypatch)
     copied = count_reads(bucket[0], monkeypatch)
     recipe = read(f"{coco[1]}/annotations/instances_train2017.json")
 

@@ -273,7 +273,13 @@ def test_init_writes_a_recipe_that_is_valid_and_asks_for_no_image(
     monkeypatch.chdir(tmp_path)
     address = send("pets.parquet")
     source = send.folder if is_folder else address
-    read = count_reads(bucket[0], monkeypatch)
+    read, asked, info = count_reads(bucket[0], monkeypatch), set(), type(bucket[0]).info
+
+    def record(self, path, **options):
+        asked.add(path)
+        return info(self, path, **options)
+
+    monkeypatch.setattr(type(bucket[0]), "info", record)
 
     tltool("init", source, "-o", "new.yaml", "--base", "lenet5", cwd=tmp_path)
     checked = tltool("validate", "new.yaml", cwd=tmp_path)
@@ -281,6 +287,7 @@ def test_init_writes_a_recipe_that_is_valid_and_asks_for_no_image(
     assert f'  table: "{source}"' in (tmp_path / "new.yaml").read_text()
     assert "images   10 to be split" in checked.stderr
     assert read == [f"{send.root}/pets.parquet"]
+    assert asked <= {send.root, f"{send.root}/pets.parquet"}
 
 
 def test_copies_are_counted_and_deleted_with_the_objects(send, tmp_path):

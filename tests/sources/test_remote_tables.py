@@ -397,6 +397,11 @@ def test_a_secret_in_a_table_is_neither_sent_nor_repeated(bucket, tmp_path, monk
         check_recipe(read_recipe(recipe_of(bucket[2], exclude=str(tmp_path / "exclude.csv"))))
 
     assert SECRET not in str(caught.value)
+    with open(tmp_path / "exclude.csv", "a") as file:
+        file.write(f"{bucket[2]}/ants/0.jpg\n")
+    recipe = read_recipe(recipe_of(bucket[2], exclude=str(tmp_path / "exclude.csv")))
+    words = check_recipe(recipe).listing.excluded.describe()
+    assert words.endswith("names files that are not there: s3://...@b/photos/0.jpg")
 
 
 def test_offline_the_last_table_of_what_is_left_out_is_taken(bucket, monkeypatch):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tl_toolkit.errors import DataError, Problem, closest
-from tl_toolkit.recipe.remote import find_address_fault, is_address, name_object
+from tl_toolkit.recipe.remote import is_address, name_object
 from tl_toolkit.sources.coco import COCO, EXPECTED, read_coco
 from tl_toolkit.sources.listing import FieldProblem, Links, SourceFile, name_some
 from tl_toolkit.sources.outside import OutsideCheck
@@ -156,10 +156,14 @@ def _find_images(file: str, images: str, names: Sequence[str]) -> tuple[str, Pre
     is_whole = is_address(images) or os.path.isabs(images)
     above = [f"../{part}", *([] if is_whole else [f"../{images}/{part}", f"../{images}"]), ".."]
     folders = [join(beside, place) for place in (images, ".", *above)]
-    held = {folder: Presence(folder) for folder in folders if not _has_fault(folder)}
+    held = {
+        folder: Presence(folder)
+        for folder in folders
+        if folder == folders[0] or _may_hold(folder, file)
+    }
     return max(held.items(), key=lambda item: sum(item[1](join(item[0], name)) for name in names))
 
 
-def _has_fault(folder: str) -> bool:
-    """Returns whether a folder is above all buckets, or has an address that no store has."""
-    return is_address(folder) and bool(find_address_fault(folder))
+def _may_hold(folder: str, file: str) -> bool:
+    """Returns whether a folder is asked for: of a store those in the bucket of the annotations."""
+    return not is_address(folder) or folder.split("/")[:3] == file.split("/")[:3]

@@ -21,7 +21,7 @@ def join(folder: str, name: str) -> str:
         name: Relative to it; a whole path or address stays.
     """
     if is_address(name):
-        return name
+        return name.rstrip("/")
     if not is_address(folder) or name.startswith("/"):
         return os.path.normpath(os.path.join(folder, name))
     scheme, _, place = folder.partition("://")
