@@ -2,6 +2,7 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import pytest
 import tensorflow as tf
@@ -194,13 +195,27 @@ def test_a_disk_without_room_is_named_before_the_copy(send, bucket, monkeypatch)
     address = send("pets.parquet")
     read = count_reads(bucket[0], monkeypatch)
     monkeypatch.setattr(
-        copies.shutil, "disk_usage", lambda folder: copies.shutil._ntuple_diskusage(10**9, 10**9, 9)
+        copies.shutil, "disk_usage", lambda folder: SimpleNamespace(total=10**9, free=9)
     )
 
-    with pytest.raises(OutputError, match=r"disk is full|No space left"):
+    with pytest.raises(
+        OutputError, match=rf"{address}  has [\d,]+ bytes, and the disk of the cache has 9 left"
+    ):
         survey(address)
 
     assert read == [] and not mirror_of_file(address).exists()
+
+
+def test_a_large_file_is_named_while_it_is_copied(send, monkeypatch, caplog):
+    address = send("pets.parquet")
+    monkeypatch.setattr(copies, "_LARGE", 100)
+
+    survey(address)
+    survey(address)
+
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{address}: copying 0.0 GB into the cache"
+    ]
 
 
 def test_a_file_that_grows_while_it_is_copied_is_refused(send, bucket, monkeypatch):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -19,6 +19,9 @@ __all__ = ["NOTES", "Copies", "clear_copies", "measure_copies"]
 
 NOTES = ".copies.json"
 """The file in a folder of copies that says which state of its object each of them is."""
+
+_LARGE = 200_000_000  # bytes that may take longer than people wait for without a word
+_logger = logging.getLogger("tl_toolkit")
 
 
 class Copies:
@@ -71,8 +74,9 @@ class Copies:
                 path.unlink(missing_ok=True)
         place = self._folder / name
         with drafted(place) as draft:
-            if _lacks_room(draft.parent, facts.size):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
+            _refuse_full(address, draft.parent, facts.size)
+            if facts.size >= _LARGE:
+                _logger.warning("%s: copying %.1f GB into the cache", address, facts.size / 1e9)
             copy_object(address, draft)
             if (size := draft.stat().st_size) != facts.size:
                 what = f"has {size} bytes, {facts.size} were listed"
@@ -107,12 +111,16 @@ def _list_copies() -> Iterator[Path]:
         yield from (notes.parent / name for name in _read_notes(notes) if copies.holds(name))
 
 
-def _lacks_room(folder: Path, size: int) -> bool:
+def _refuse_full(address: str, folder: Path, size: int) -> None:
+    """Raises an error where the disk has less room than a copy takes."""
     try:
         disk = shutil.disk_usage(folder)
     except OSError:
-        return False
-    return 0 < disk.total and disk.free < size  # some network disks say nothing
+        return
+    if 0 < disk.total and disk.free < size:  # some network disks say nothing
+        what = f"has {size:,} bytes, and the disk of the cache has {disk.free:,} left"
+        hint = "tltool cache clear, or TL_TOOLKIT_CACHE=DIR on another disk"
+        raise OutputError(Problem(address, what, "Its copy takes as much room.", hint))
 
 
 def _read_notes(place: Path) -> Mapping[str, tuple[Facts, int]]:
