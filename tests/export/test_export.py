@@ -98,6 +98,43 @@ def test_a_saved_model_is_a_layer_of_keras(published):
     np.testing.assert_allclose(outputs["probabilities"][:, 1], expected, atol=1e-5)
 
 
+class Table(keras.layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        pairs = tf.lookup.KeyValueTensorInitializer(tf.range(256), tf.range(256)[::-1])
+        self.table = tf.lookup.StaticHashTable(pairs, 0)
+
+    def call(self, x):
+        return tf.cast(self.table.lookup(tf.cast(x, tf.int32)), tf.float32)
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, "float32")
+
+
+class Scale(keras.layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.factors = [tf.Variable(0.5, trainable=False)]
+
+    def call(self, x):
+        return x * self.factors[0]
+
+
+@pytest.mark.parametrize("layer", [Table, Scale])
+def test_state_of_tensorflow_in_layers_of_the_users_own_is_saved(tmp_path, layer):
+    """Also in a nested model, whose layers are not the model's own."""
+    image, pixels = keras.Input((24, 32, 3), name="image"), keras.Input((24, 32, 3))
+    x = keras.Model(pixels, layer()(pixels))(image)
+    model = keras.Model(image, keras.layers.Dense(2, "softmax")(keras.layers.Flatten()(x)))
+    images = np.random.default_rng(1).integers(0, 256, (2, 24, 32, 3), dtype=np.uint8)
+
+    write_saved_model(finish(model), tmp_path / "model")
+
+    served = tf.saved_model.load(tmp_path / "model").signatures["serving_default"]
+    actual = served(image=tf.constant(images))["probabilities"]
+    np.testing.assert_allclose(actual, model(images.astype(np.float32)), atol=1e-5)
+
+
 def assert_it_is_published(folder, paths):
     report = json.loads((folder / "export" / "parity.json").read_text())
     assert report["holds"]

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import keras
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from tl_toolkit.export.asking import asking
 from tl_toolkit.export.formats import FinishedModel, Format
 from tl_toolkit.images.bands import dtype_of
+from tl_toolkit.keras_private import flatten_layers
 from tl_toolkit.runs.files import write_json
 
 __all__ = ["FORMAT", "write_saved_model"]
@@ -50,11 +52,21 @@ def write_saved_model(finished: FinishedModel, path: Path) -> None:
     root = tf.train.Checkpoint(**signatures)
     for name in _COLLECTIONS:
         setattr(root, name, [variable.value for variable in getattr(finished.model, name)])
+    root.own_state = _find_own_state(finished.model)
     tf.saved_model.save(root, str(path), signatures=signatures)
 
 
 def _sign(function: Callable[..., Any], *signature: tf.TensorSpec) -> Any:
     return tf.function(function, input_signature=signature, autograph=False)
+
+
+def _find_own_state(model: keras.Model) -> list[Any]:
+    """Returns what layers of the user's own hold of TensorFlow itself, as variables and tables."""
+    kinds = (tf.Variable, tf.Module, tf.saved_model.experimental.TrackableResource)
+    held = [value for layer in flatten_layers(model) for value in vars(layer).values()]
+    held += [item for value in held if isinstance(value, list | tuple) for item in value]
+    held += [item for value in held if isinstance(value, dict) for item in value.values()]
+    return [value for value in held if isinstance(value, kinds)]
 
 
 def write_signatures(finished: FinishedModel, folder: Path) -> None:
