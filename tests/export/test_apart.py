@@ -1,6 +1,8 @@
 """Scripts of exports in a process of their own."""
 
+import multiprocessing
 import os
+import time
 
 import numpy as np
 import pytest
@@ -31,6 +33,25 @@ def test_model_and_inputs_may_be_written_after_the_process_began(tmp_path):
         outputs = run({"numbers": np.arange(3)})
 
     assert outputs["numbers"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_process_that_is_forked_meanwhile_holds_up_nothing(tmp_path):
+    """In processes of their own, of which one inherits the other one's standard input."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import shutil, sys\nsys.stdin.readline()\nshutil.copy(sys.argv[2], sys.argv[3])\n"
+    )
+    forked = multiprocessing.get_context("fork").Process(target=time.sleep, args=(20,))
+
+    with started(str(script), ["model"], {}, failure="cannot be run") as run:
+        forked.start()
+        outputs = run({"numbers": np.arange(3)})
+
+    assert outputs["numbers"].tolist() == [0, 1, 2]
+    assert forked.is_alive()
+    forked.kill()
+    forked.join()
 
 
 def test_a_process_that_was_not_asked_ends(tmp_path):

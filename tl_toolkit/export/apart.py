@@ -35,8 +35,8 @@ def started(
 ) -> Iterator[Run]:
     """Starts a script, WORDS INPUTS.npz OUTPUTS.npz SETTINGS, and yields what has it run.
 
-    It imports its runtime meanwhile, which takes seconds, and reads model and inputs when its
-    standard input ends. It looks for modules where this process does, so that it finds a runtime
+    It imports its runtime meanwhile, which takes seconds, and reads model and inputs after a line
+    of its standard input. It looks for modules where this process does, so that it finds a runtime
     in the user's site, PYTHONPATH or a `--target` folder. In the end it is killed if it still runs.
 
     Args:
@@ -61,7 +61,8 @@ def started(
         def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             arrays: dict[str, Any] = dict(inputs)
             np.savez(source, **arrays)
-            _, errors = child.communicate()  # ends its standard input
+            # Not the end of it alone: a process that was forked meanwhile holds it open.
+            _, errors = child.communicate("\n")
             if child.returncode != 0:
                 what = f"{failure}: {_describe_end(child.returncode, errors)}"
                 raise ParityError(Problem(words[-1], what, consequence))

@@ -8,7 +8,7 @@ numbers and of the size that the model takes. OUTPUTS holds its outputs (n, ...)
 `outputs/outputs`, whatever a runtime calls it. SETTINGS is a JSON object: `path` is the search path
 for modules, `threads` how many a call uses, `calls` how many are timed, `batch` the images of a
 timed call, `toolkit` whether the package may be imported (a .keras file may hold layers of it).
-Model and inputs are read when standard input ends.
+Model and inputs are read after a line of standard input, or its end.
 """
 
 import json
@@ -251,7 +251,7 @@ def main(runtime: str, model_path: str, inputs: str, outputs: str, settings: str
         sys.modules["tl_toolkit"] = None  # type: ignore[assignment]  # its import is an ImportError
     import numpy as np
 
-    sys.stdin.read()
+    sys.stdin.readline()
     images = np.load(inputs, allow_pickle=False)["images"]
     call, name = OPENERS[runtime](model_path, options.get("threads", 2))
     calls = [call(images[index : index + 1]) for index in range(len(images))]

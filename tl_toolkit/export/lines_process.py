@@ -4,7 +4,8 @@
 
 INPUTS holds `images`, float32 (n, h, w, channels), and places in pixels of them, `ys` (n, rows) and
 `xs` (n, columns). OUTPUTS receives `outputs`, (n, rows, columns, units). SETTINGS is a JSON object:
-`path` is the search path for modules. Model and inputs are read when standard input ends.
+`path` is the search path for modules. Model and inputs are read after a line of standard input, or
+its end.
 """
 
 import json
@@ -24,7 +25,7 @@ def main(model: str, inputs: str, outputs: str, settings: str) -> None:
     sys.path[:] = json.loads(settings)["path"]
     import numpy as np
 
-    sys.stdin.read()
+    sys.stdin.readline()
     from tl_toolkit.export.quick_lines import build_lines_call
 
     call = build_lines_call(_find_interpreter()(model, num_threads=2))

@@ -8,8 +8,8 @@ by its name, for each batch as `pixels/0/NAME` and for each file as `bytes/0/NAM
 PNG files are decoded. SETTINGS is a JSON object: `path` is the search path for modules,
 the rest is the arithmetic of the calling process (`export.asking.read_numerics`).
 
-Model and inputs are read when standard input ends, so that the caller may write them while
-TensorFlow is imported.
+Model and inputs are read after a line of standard input, or its end, so that the caller may write
+them while TensorFlow is imported.
 
 Whatever the path holds, the toolkit cannot be imported here: the model must work without it.
 """
@@ -103,7 +103,7 @@ def main(model_path: str, inputs_path: str, outputs_path: str, settings: str = "
     import tensorflow as tf
 
     set_numerics(numerics)
-    sys.stdin.read()
+    sys.stdin.readline()
     model = tf.saved_model.load(model_path)
     inputs = np.load(inputs_path, allow_pickle=False)
     outputs = {}
