@@ -303,6 +303,26 @@ def test_a_waiter_asks_a_store_every_two_seconds(system, become, place, clock, m
     assert asked == [place] * 3
 
 
+def test_a_waiter_takes_no_other_lease_between_two_looks(system, become, place, clock, monkeypatch):
+    """Each would be created and deleted again, five times a second."""
+    monkeypatch.setattr(store_leases, "_LOOK_SECONDS", 2.0)
+    write_lease(system, place, ELSEWHERE)
+    free, held, created = become("first", "a"), become("first"), []
+    pipe_file = type(system).pipe_file
+
+    def count(self, path, *arguments, **options):
+        created.append(path)
+        return pipe_file(self, path, *arguments, **options)
+
+    monkeypatch.setattr(type(system), "pipe_file", count)
+    for _ in range(21):
+        assert not take(held, free)
+        clock.now += 0.2
+
+    assert len(created) == 3
+    assert take(free)
+
+
 def test_offline_the_leases_of_this_host_are_all(system, become, tmp_path, monkeypatch):
     monkeypatch.setenv("TL_TOOLKIT_OFFLINE", "1")
 

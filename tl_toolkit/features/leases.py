@@ -40,6 +40,13 @@ class Leases(Protocol):
             DataError: The object store cannot be read or written.
         """
 
+    def is_awaited(self, name: str) -> bool:
+        """Returns whether another process had a lease a moment ago, without asking again.
+
+        Args:
+            name: Name of the lease.
+        """
+
     def describe(self, name: str) -> str:
         """Returns who had a lease when it was last asked for, as words; "" where nobody did.
 
@@ -60,9 +67,11 @@ def leased(entries: Sequence[Leases], images: Sequence[bytes]) -> Iterator[bool]
         OSError: The store cannot be written.
         DataError: The object store cannot be read or written.
     """
-    name = _name(images)
+    name, ordered = _name(images), _order(entries)
     with contextlib.ExitStack() as stack:
-        is_ours = all(stack.enter_context(entry.take(name)) for entry in _order(entries))
+        # Else a wait for the second would take and give back the first at every turn.
+        is_ours = not any(entry.is_awaited(name) for entry in ordered)
+        is_ours = is_ours and all(stack.enter_context(entry.take(name)) for entry in ordered)
         if not is_ours:
             stack.close()
         yield is_ours
@@ -112,6 +121,14 @@ class FolderLeases:
             except RecipeError:  # held
                 is_ours = False
             yield is_ours
+
+    def is_awaited(self, name: str) -> bool:
+        """Returns False: a folder may be asked at every turn.
+
+        Args:
+            name: Name of the lease.
+        """
+        return False
 
     def describe(self, name: str) -> str:
         """Returns who has a lease, as words; "" where nobody has.

@@ -105,6 +105,15 @@ class StoreLeases:
             if heart.stop(_PATIENCE_SECONDS):  # else it might be written again
                 lease.release()
 
+    def is_awaited(self, name: str) -> bool:
+        """Returns whether another process had a lease a moment ago, without asking again.
+
+        Args:
+            name: Name of the lease.
+        """
+        sight = self._seen.get(name)
+        return sight is not None and time.monotonic() - sight.looked < _LOOK_SECONDS
+
     def describe(self, name: str) -> str:
         """Returns who had a lease when it was last asked for, as words; "" where nobody did.
 
@@ -116,10 +125,9 @@ class StoreLeases:
 
     def _acquire(self, name: str) -> _Lease | None:
         """Creates the lease's object, or replaces that of a process that has ended."""
-        asked = time.monotonic()
-        sight = self._seen.get(name)
-        if sight is not None and asked - sight.looked < _LOOK_SECONDS:
+        if self.is_awaited(name):
             return None
+        asked = time.monotonic()
         lease = _Lease(f"{self._address}/{name}")
         content = read_object(_FIELD, lease.address)
         if content is None:
