@@ -303,6 +303,16 @@ def test_a_waiter_asks_a_store_every_two_seconds(system, become, place, clock, m
     assert asked == [place] * 3
 
 
+def test_a_dead_holder_of_several_leases_is_waited_for_once(system, become, place, clock):
+    write_lease(system, place, ELSEWHERE)
+    write_lease(system, place.replace("/key/", "/a/"), ELSEWHERE)
+    waiters = [become("first", "a"), become("first")]
+
+    assert not take(*waiters)
+    clock.now += 301
+    assert take(*waiters)
+
+
 def test_a_waiter_takes_no_other_lease_between_two_looks(system, become, place, clock, monkeypatch):
     """Each would be created and deleted again, five times a second."""
     monkeypatch.setattr(store_leases, "_LOOK_SECONDS", 2.0)

@@ -47,6 +47,16 @@ class Leases(Protocol):
             name: Name of the lease.
         """
 
+    def watch(self, name: str) -> None:
+        """Looks who has a lease, so that it is known how long its holder gives no sign of life.
+
+        Args:
+            name: Name of the lease.
+
+        Raises:
+            DataError: The object store cannot be read.
+        """
+
     def describe(self, name: str) -> str:
         """Returns who had a lease when it was last asked for, as words; "" where nobody did.
 
@@ -70,10 +80,13 @@ def leased(entries: Sequence[Leases], images: Sequence[bytes]) -> Iterator[bool]
     name, ordered = _name(images), _order(entries)
     with contextlib.ExitStack() as stack:
         # Else a wait for the second would take and give back the first at every turn.
-        is_ours = not any(entry.is_awaited(name) for entry in ordered)
-        is_ours = is_ours and all(stack.enter_context(entry.take(name)) for entry in ordered)
+        is_awaited = any(entry.is_awaited(name) for entry in ordered)
+        is_ours = not is_awaited and all(stack.enter_context(entry.take(name)) for entry in ordered)
         if not is_ours:
             stack.close()
+        if not is_ours and not is_awaited:
+            for entry in ordered:  # else a dead holder of several is waited for once for each
+                entry.watch(name)
         yield is_ours
 
 
@@ -129,6 +142,13 @@ class FolderLeases:
             name: Name of the lease.
         """
         return False
+
+    def watch(self, name: str) -> None:
+        """Does nothing: the folder's files say when its holder gave the last sign of life.
+
+        Args:
+            name: Name of the lease.
+        """
 
     def describe(self, name: str) -> str:
         """Returns who has a lease, as words; "" where nobody has.

@@ -114,6 +114,22 @@ class StoreLeases:
         sight = self._seen.get(name)
         return sight is not None and time.monotonic() - sight.looked < _LOOK_SECONDS
 
+    def watch(self, name: str) -> None:
+        """Looks who has a lease, so that it is known how long its holder gives no sign of life.
+
+        Args:
+            name: Name of the lease.
+
+        Raises:
+            DataError: The store cannot be read.
+        """
+        if is_offline() or not knows_conditions(_FIELD, self._address) or self.is_awaited(name):
+            return
+        asked = time.monotonic()
+        content = read_object(_FIELD, f"{self._address}/{name}")
+        if content is not None:
+            self._is_dead(name, content, asked)
+
     def describe(self, name: str) -> str:
         """Returns who had a lease when it was last asked for, as words; "" where nobody did.
 
