@@ -148,6 +148,35 @@ def test_each_folder_is_listed_once_and_the_annotations_are_copied_once(coco, bu
     assert copied == [f"{bucket[1]}-coco/annotations/instances_train2017.json"]
 
 
+def test_a_folder_that_nobody_may_list_is_a_guess_that_failed(coco, bucket, monkeypatch):
+    find, denied = type(bucket[0]).find, f"{bucket[1]}-coco/annotations/images"
+
+    def refuse(self, path, *arguments, **options):
+        if path == denied.removesuffix("/images"):
+            raise PermissionError("Access Denied")
+        return find(self, path, *arguments, **options)
+
+    monkeypatch.setattr(type(bucket[0]), "find", refuse)
+    listed = record_listings(bucket, monkeypatch)
+    file = f"{coco[1]}/annotations/instances_train2017.json"
+
+    assert survey(file).files[0].path == f"{coco[1]}/train2017/0.png"
+    assert f"{bucket[1]}-coco" not in listed  # all images were found before
+    bucket[0].rm(f"{bucket[1]}-coco/train2017", recursive=True)
+    with pytest.raises(DataError, match="Access Denied"):
+        survey(file)
+
+
+def test_images_are_found_in_a_folder_of_the_split_in_a_whole_path(coco):
+    folder, file = coco[0], coco[0] / "annotations/instances_train2017.json"
+    (folder / "all").mkdir()
+    (folder / "train2017").rename(folder / "all/train2017")
+
+    files = survey(str(file), masks={"images": str(folder / "all")}).files
+
+    assert files[0].path == f"{folder}/all/train2017/0.png"
+
+
 def test_validation_and_test_are_addresses_too(coco, bucket, tmp_path):
     file = f"{coco[1]}/annotations/instances_train2017.json"
     send(bucket, tmp_path, f"{coco[1]}/annotations/instances_val2017.json", NAMES[6:])
@@ -196,6 +225,17 @@ def test_a_wrong_or_missing_file_is_named_by_its_address(coco, bucket, tmp_path)
     with pytest.raises(DataError, match="holds annotations of COCO") as caught:
         survey(coco[1])
     assert caught.value.problems[0].hint == f"data.train={file}"
+
+
+def test_credentials_in_the_name_of_an_image_are_not_repeated(coco, bucket, tmp_path):
+    file = f"{coco[1]}/annotations/instances_train2017.json"
+    names = [f"s3://me:{SECRET}@b/0.png", f"s3://b/1.png?token={SECRET}"]
+    send(bucket, tmp_path, file, [*NAMES, *names])
+
+    with pytest.raises(DataError, match="names 2 images that are no files") as caught:
+        survey(file)
+
+    assert SECRET not in str(caught.value)
 
 
 @pytest.mark.parametrize("typed", [False, True])

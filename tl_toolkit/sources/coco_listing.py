@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tl_toolkit.errors import DataError, Problem, closest
-from tl_toolkit.recipe.remote import is_address, name_object
+from tl_toolkit.recipe.remote import hide_credentials, is_address, name_object
 from tl_toolkit.sources.coco import COCO, EXPECTED, read_coco
 from tl_toolkit.sources.listing import FieldProblem, Links, SourceFile, name_some
 from tl_toolkit.sources.outside import OutsideCheck
@@ -146,7 +146,8 @@ def _check_images(
     ]
     for words, wrong, hint in checks:
         if wrong:
-            yield f"names {len(wrong)} images {words}: {name_some(wrong)}", hint
+            named = name_some(map(hide_credentials, wrong))
+            yield f"names {len(wrong)} images {words}: {named}", hint
 
 
 def _find_images(file: str, images: str, names: Sequence[str]) -> tuple[str, Presence]:
@@ -154,14 +155,31 @@ def _find_images(file: str, images: str, names: Sequence[str]) -> tuple[str, Pre
     beside, name = os.path.split(file)
     part = os.path.splitext(name)[0].removeprefix("instances_")
     is_whole = is_address(images) or os.path.isabs(images)
-    above = [f"../{part}", *([] if is_whole else [f"../{images}/{part}", f"../{images}"]), ".."]
-    folders = [join(beside, place) for place in (images, ".", *above)]
-    held = {
-        folder: Presence(folder)
-        for folder in folders
-        if folder == folders[0] or _may_hold(folder, file)
-    }
-    return max(held.items(), key=lambda item: sum(item[1](join(item[0], name)) for name in names))
+    named = [join(images, part)] if is_whole else [f"../{images}/{part}", f"../{images}"]
+    first, *others = (join(beside, place) for place in (images, ".", f"../{part}", *named, ".."))
+    best = first, Presence(first)
+    most = _count(*best, names)
+    refused: DataError | None = None
+    for folder in dict.fromkeys(others):
+        if most == len(names):  # no later folder holds more, and listing one takes requests
+            break
+        if not _may_hold(folder, file):
+            continue
+        is_there = Presence(folder)
+        try:
+            count = _count(folder, is_there, names)
+        except DataError as error:  # a guess may be a folder that nobody may list
+            refused = error
+            continue
+        if count > most:
+            best, most = (folder, is_there), count
+    if refused is not None and not most:
+        raise refused
+    return best
+
+
+def _count(folder: str, is_there: Callable[[str], bool], names: Sequence[str]) -> int:
+    return sum(is_there(join(folder, name)) for name in names)
 
 
 def _may_hold(folder: str, file: str) -> bool:
