@@ -267,6 +267,20 @@ def test_a_host_without_a_copy_fetches_it_for_the_first_mask(coco):
     assert read_annotations(f"coco:{file}#12").name == "2.png"
 
 
+def test_a_host_with_an_older_copy_asks_for_the_present_one_once(
+    coco, bucket, tmp_path, monkeypatch
+):
+    file = f"{coco[1]}/annotations/instances_train2017.json"
+    survey(file)
+    send(bucket, tmp_path, file, NAMES[::-1])
+
+    assert read_annotations(f"coco:{file}#10").name == "7.png"
+    copied = count_reads(bucket[0], monkeypatch)
+    send(bucket, tmp_path, file, NAMES)
+    assert read_annotations(f"coco:{file}#11").name == "6.png"
+    assert copied == []
+
+
 def test_init_of_a_folder_on_a_store_writes_a_recipe_that_is_valid(coco, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 

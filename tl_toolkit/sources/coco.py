@@ -118,6 +118,8 @@ def read_coco(path: Path) -> CocoFile:
 
 
 _lock = threading.Lock()
+_copied: set[str] = set()
+"""Addresses whose copies were up to date when this process first read a mask of them."""
 
 
 @functools.lru_cache(maxsize=4)  # a file for each split
@@ -237,18 +239,23 @@ def _read_runs(text: str) -> list[int]:
 def path_of(mask: str) -> Path:
     """Returns the file of annotations that the path of a mask names, or the copy of an object.
 
+    A process asks once for each object whether its copy is of the present state.
+
     Args:
         mask: As `coco:<file>#<id>`, with a path or an address.
 
     Raises:
-        DataError: There is no copy on this machine yet, and the object cannot be read.
+        DataError: The object cannot be read, to make a copy or to see that it has not changed.
     """
     file = mask.removeprefix(COCO).rpartition("#")[0]
     if not is_address(file):
         return Path(file)
     place = mirror_of_file(file)
-    if not place.is_file():  # on another host of a cluster
-        list_remote({"annotations": place})
+    with _lock:
+        # On another host of a cluster there is none, or one that an earlier command has left.
+        if file not in _copied or not place.is_file():
+            list_remote({"annotations": place})
+            _copied.add(file)
     return place
 
 
