@@ -404,6 +404,25 @@ def test_a_secret_in_a_table_is_neither_sent_nor_repeated(bucket, tmp_path, monk
     assert words.endswith("names files that are not there: s3://...@b/photos/0.jpg")
 
 
+def test_images_of_a_store_out_of_reach_count_as_missing(bucket, tmp_path, monkeypatch):
+    asked = []
+
+    def refuse(self, path, *arguments, **options):
+        asked.append(path)
+        raise PermissionError("Access Denied")
+
+    lines = f"path\n{tmp_path}/photos/ants/0.jpg\n{bucket[2]}/0.jpg\n{bucket[2]}/1.jpg\n"
+    (tmp_path / "exclude.csv").write_text(lines)
+    monkeypatch.setattr(type(bucket[0]), "find", refuse)
+    values = recipe_of(f"{tmp_path}/photos", exclude=str(tmp_path / "exclude.csv"))
+
+    listing = check_recipe(read_recipe(values)).listing
+
+    assert (len(listing.files), listing.excluded.images) == (9, 1)
+    assert listing.excluded.missing == f"{bucket[2]}/0.jpg, {bucket[2]}/1.jpg"
+    assert asked == [bucket[1]]
+
+
 def test_offline_the_last_table_of_what_is_left_out_is_taken(bucket, monkeypatch):
     bucket[0].pipe(f"{bucket[1]}-lists/exclude.csv", f"path\n{bucket[2]}/ants/0.jpg\n".encode())
     recipe = read_recipe(recipe_of(bucket[2], exclude=f"{bucket[2]}-lists/exclude.csv"))

@@ -73,7 +73,7 @@ def exclude_files(listing: Listing, table: Path) -> tuple[Listing, list[FieldPro
 
 
 def _find_missing(reasons: Mapping[str, str], listed: Set[str]) -> list[str]:
-    is_there = Presence()
+    is_there = Presence(is_strict=False)  # images of another set may lie on a store out of reach
     return [
         path
         for path in reasons

@@ -6,6 +6,7 @@ import os
 import posixpath
 from collections.abc import Mapping
 
+from tl_toolkit.errors import DataError
 from tl_toolkit.recipe.remote import find_object_fault
 from tl_toolkit.sources.objects import is_address, list_beside
 from tl_toolkit.sources.stores import Facts
@@ -34,10 +35,12 @@ class Presence:
     Args:
         below: Address of a folder below which a name may hold any sign; "" for none. Elsewhere no
             store is asked for what may hold credentials.
+        is_strict: Whether a folder that cannot be read is an error; else it holds nothing.
     """
 
-    def __init__(self, below: str = "") -> None:
+    def __init__(self, below: str = "", *, is_strict: bool = True) -> None:
         self._below = f"{below}/"
+        self._is_strict = is_strict
         self._listed: dict[str, Mapping[str, Facts]] = {}
 
     def __call__(self, path: str) -> bool:
@@ -47,7 +50,7 @@ class Presence:
             path: The file or the address.
 
         Raises:
-            DataError: The store cannot be read.
+            DataError: The store cannot be read, and that is an error.
         """
         if not is_address(path):
             return os.path.isfile(path)
@@ -55,5 +58,13 @@ class Presence:
             return False
         folder, _, name = path.rpartition("/")
         if folder not in self._listed:
-            self._listed[folder] = list_beside(folder)
+            self._listed[folder] = self._list(folder)
         return name in self._listed[folder]
+
+    def _list(self, folder: str) -> Mapping[str, Facts]:
+        try:
+            return list_beside(folder)
+        except DataError:
+            if self._is_strict:
+                raise
+            return {}
