@@ -15,6 +15,7 @@ from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.plan.tasks import plan_task
 from tl_toolkit.recipe.load import dump_recipe, read_recipe
 from tl_toolkit.sources import objects, table_rows
+from tl_toolkit.sources.addresses import find_source
 
 SECRET = "hunter2"
 NAMES = [(f"{name}/{number}.jpg", name) for name in ("ants", "bees") for number in range(5)]
@@ -431,3 +432,17 @@ def test_offline_the_last_table_of_what_is_left_out_is_taken(bucket, monkeypatch
     bucket[0].pipe(f"{bucket[1]}-lists/exclude.csv", b"path\n")
 
     assert len(check_recipe(recipe).listing.files) == 9
+
+
+def test_a_new_copy_of_a_table_leaves_older_listings_old(bucket, tmp_path):
+    top, image = bucket[2].removesuffix("/photos"), f"{bucket[1]}/ants/0.jpg"
+    bucket[0].pipe(f"/{tmp_path.name}/t.csv", b"path\n")
+    find_source(top, "SOURCE")
+    bucket[0].pipe(image, b"another image")
+    find_source(bucket[2], "SOURCE")
+    bucket[0].pipe(f"/{tmp_path.name}/t.csv", b"path\nphotos/ants/0.jpg\n")
+
+    find_source(f"{top}/t.csv", "SOURCE")
+    objects._facts.clear()  # as in another process
+
+    assert objects.read_image_file(f"{bucket[2]}/ants/0.jpg") == b"another image"

@@ -142,6 +142,7 @@ def _copy(where: str, address: str, place: Path) -> None:
 
 def _copy_packed(where: str, address: str, folder: Path) -> None:
     """Copies the files with images in them of a folder that was listed."""
+        os.utime(index, ns=(listed + 1, listed + 1))  # of all others it is as old as it was
     copies, listed = Copies(folder), read_index(folder / INDEX)
     for file in find_files(folder):
         name = _name_in(folder, file)
