@@ -321,6 +321,18 @@ def test_copies_are_counted_and_deleted_with_the_objects(send, tmp_path):
     assert len(survey(address).files) == 10
 
 
+def test_offline_a_folder_whose_copies_were_deleted_is_not_in_the_cache(
+    send, tmp_path, monkeypatch
+):
+    send("pets.parquet")
+    survey(send.folder)
+    tltool("cache", "clear", cwd=tmp_path)
+    monkeypatch.setenv("TL_TOOLKIT_OFFLINE", "1")
+
+    with pytest.raises(DataError, match=rf"data\.table: {send.folder}  is not in the cache"):
+        survey(send.folder)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "compression"), PACKED)
 def test_a_run_on_a_file_of_a_store_equals_one_on_a_local_copy(send, tmp_path, name, compression):

@@ -26,7 +26,7 @@ from tl_toolkit.runs.locks import hold
 from tl_toolkit.sources import table_rows
 from tl_toolkit.sources.copies import Copies
 from tl_toolkit.sources.listing import MAX_BYTES, suffix_of
-from tl_toolkit.sources.members import find_files
+from tl_toolkit.sources.members import find_files, holds_images
 from tl_toolkit.sources.objects import INDEX, read_index, remember_objects
 from tl_toolkit.sources.stores import Facts, fetch_object, find_object, list_objects
 
@@ -121,7 +121,10 @@ def _is_copied(place: Path) -> bool:
 
 def _holds_packed(folder: Path) -> bool:
     copies = Copies(folder)
-    return all(copies.holds(_name_in(folder, file)) for file in find_files(folder))
+    is_whole = all(copies.holds(_name_in(folder, file)) for file in find_files(folder))
+    # `cache clear` deletes copies, and what was listed is another table without them.
+    listed = filter(holds_images, read_index(folder / INDEX))
+    return is_whole and all((folder / name).is_file() for name in listed)
 
 
 def _copy(where: str, address: str, place: Path) -> None:
@@ -137,12 +140,13 @@ def _copy(where: str, address: str, place: Path) -> None:
     Copies(place.parent).fetch(place.name, address, facts)
     index = place.parent / INDEX
     if (known := read_index(index)).get(place.name, facts) != facts:
+        listed = index.stat().st_mtime_ns
         write_json(index, {**known, place.name: facts})  # else a listing may take an older copy
+        os.utime(index, ns=(listed + 1, listed + 1))  # of all others it is as old as it was
 
 
 def _copy_packed(where: str, address: str, folder: Path) -> None:
     """Copies the files with images in them of a folder that was listed."""
-        os.utime(index, ns=(listed + 1, listed + 1))  # of all others it is as old as it was
     copies, listed = Copies(folder), read_index(folder / INDEX)
     for file in find_files(folder):
         name = _name_in(folder, file)
