@@ -15,6 +15,7 @@ from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.plan.tasks import plan_task
 from tl_toolkit.recipe.load import dump_recipe, read_recipe
 from tl_toolkit.recipe.remote import mirror_of, mirror_of_file
+from tl_toolkit.runs.files import name_draft
 from tl_toolkit.sources import copies, objects, stores
 from tl_toolkit.sources.addresses import find_source
 
@@ -234,15 +235,44 @@ def test_a_file_that_grows_while_it_is_copied_is_refused(send, bucket, monkeypat
     assert not mirror_of_file(address).exists()
 
 
+def test_a_file_that_is_replaced_while_it_is_copied_is_refused(send, bucket, monkeypatch):
+    address = send("pets.parquet")
+    get = type(bucket[0]).get_file
+
+    def replace(self, path, place, **options):
+        get(self, path, place, **options)  # a part of it, as far as anybody can say
+        self.pipe(path, bytes(self.size(path)))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(bucket[0]), "get_file", replace)
+        with pytest.raises(DataError, match=f"{address}  was changed while it was copied"):
+            survey(address)
+    assert not mirror_of_file(address).exists()
+    send("pets.parquet")
+    assert len(survey(address).files) == 10
+
+
+def test_a_file_takes_the_place_of_a_folder_that_was_listed(send, bucket):
+    send("data/pets.parquet/part-0.parquet")
+    find_source(f"{send.folder}/data", "SOURCE")
+    bucket[0].rm(f"{send.root}/data", recursive=True)
+    send("pets.parquet")
+    bucket[0].mv(f"{send.root}/pets.parquet", f"{send.root}/data/pets.parquet")
+
+    assert len(survey(f"{send.folder}/data/pets.parquet").files) == 10
+
+
 def test_what_a_killed_copy_has_left_is_removed(send):
     address = send("pets.parquet")
     draft = mirror_of_file(address).with_name(".pets.1.0123abcd.parquet")
+    index = name_draft(draft.with_name(objects._LISTED))  # another process writes it without a lock
     draft.parent.mkdir(parents=True)
     draft.write_bytes(b"half")
+    index.write_bytes(b"{")
 
     survey(address)
 
-    assert not draft.exists()
+    assert not draft.exists() and index.exists()
 
 
 def test_commands_name_rows_by_the_address(send, tmp_path, monkeypatch):

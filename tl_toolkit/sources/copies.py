@@ -13,7 +13,7 @@ from pathlib import Path
 from tl_toolkit.errors import DataError, OutputError, Problem
 from tl_toolkit.recipe.remote import mirrors
 from tl_toolkit.runs.files import drafted, is_draft, write_json
-from tl_toolkit.sources.stores import Facts, copy_object
+from tl_toolkit.sources.stores import Facts, copy_object, find_object
 
 __all__ = ["NOTES", "Copies", "clear_copies", "measure_copies"]
 
@@ -64,24 +64,27 @@ class Copies:
             facts: What the store says of it.
 
         Raises:
-            DataError: It cannot be read, or has another size by now.
+            DataError: It cannot be read, has another size by now, or changes meanwhile.
             OutputError: The copy cannot be written, as on a full disk.
         """
         if self.holds(name, facts):
             return
-        for path in self._folder.glob(".*"):
+        for path in self._folder.glob(".[!.]*"):  # indexes have a dot more, and writers at any time
             if is_draft(path.name):  # of a process that was killed
                 path.unlink(missing_ok=True)
         place = self._folder / name
+        if place.is_dir():  # there were objects below this name when the folder was listed
+            shutil.rmtree(place, ignore_errors=True)
         with drafted(place) as draft:
             _refuse_full(address, draft.parent, facts.size)
             if facts.size >= _LARGE:
                 _logger.warning("%s: copying %.1f GB into the cache", address, facts.size / 1e9)
+            before = _ask(address)
             copy_object(address, draft)
             if (size := draft.stat().st_size) != facts.size:
-                what = f"has {size} bytes, {facts.size} were listed"
-                expected = "Files must not change while they are copied."
-                raise DataError(Problem(address, what, expected, "the same command again"))
+                raise _refuse_change(address, f"has {size} bytes, {facts.size} were listed")
+            if _ask(address) != before:  # a copy may take several requests, of one state each
+                raise _refuse_change(address, "was changed while it was copied")
         self._notes[name] = (facts, place.stat().st_mtime_ns)
         notes = {name: [*facts, changed] for name, (facts, changed) in self._notes.items()}
         with contextlib.suppress(OutputError):  # the copy is whole, and is made again next time
@@ -109,6 +112,18 @@ def _list_copies() -> Iterator[Path]:
     for notes in mirrors().glob(f"*/{NOTES}"):
         copies = Copies(notes.parent)
         yield from (notes.parent / name for name in _read_notes(notes) if copies.holds(name))
+
+
+def _ask(address: str) -> Facts:
+    try:
+        return find_object(address)
+    except FileNotFoundError:
+        raise _refuse_change(address, "is not there any more") from None
+
+
+def _refuse_change(address: str, what: str) -> DataError:
+    expected = "Files must not change while they are copied."
+    return DataError(Problem(address, what, expected, "the same command again"))
 
 
 def _refuse_full(address: str, folder: Path, size: int) -> None:
