@@ -10,6 +10,7 @@ import tensorflow as tf
 import tl_toolkit as tl
 from tests.command import tltool
 from tests.stores import count_reads, recipe_of
+from tl_toolkit.api.inputs import list_inputs
 from tl_toolkit.errors import DataError, OutputError
 from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.plan.tasks import plan_task
@@ -151,6 +152,43 @@ def test_a_folder_that_is_called_like_a_file_is_named_with_a_slash(send, tmp_pat
     (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
     assert len(survey(f"{send.folder}/pets.parquet/").files) == 10
     assert read_recipe(tmp_path / "recipe.yaml").recipe == recipe
+
+
+def test_a_row_without_an_image_is_named_by_its_address(send, bucket, tmp_path):
+    image = send.images[0].read_bytes()
+    table = pa.Table.from_pylist([{"image": image, "label": "a"}, {"image": None, "label": "b"}])
+    for name, rows in (("some", table), ("none", table.slice(1))):
+        parquet.write_table(rows, tmp_path / f"{name}.parquet")
+        bucket[0].put(str(tmp_path / f"{name}.parquet"), f"{send.root}/{name}.parquet")
+
+    inputs = list_inputs(f"{send.folder}/some.parquet", None, print)
+
+    assert [str(path) for path in inputs.missing] == [f"{send.folder}/some.parquet#2"]
+    assert str(inputs.files[1]) == f"{send.folder}/some.parquet#2"
+    with pytest.raises(DataError, match=rf"^{send.folder}/none.parquet  holds no image$"):
+        list_inputs(f"{send.folder}/none.parquet", None, print)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("pets.parquet", "cannot be read"), ("pets.tfrecord", "holds no TFRecord")]
+)
+def test_a_damaged_file_is_named_by_its_address(send, bucket, name, words):
+    bucket[0].pipe(f"{send.root}/{name}", b"junk" * 30)
+    address = f"{send.folder}/{name}"
+
+    with pytest.raises(DataError, match=rf"^{address}  '{address}' {words}") as caught:
+        list_inputs(address, None, print)
+
+    assert str(mirror_of(send.folder)) not in str(caught.value)
+
+
+def test_images_that_cannot_be_taken_out_are_named_by_the_address(send, bucket):
+    address = send("pets.parquet")
+    whole = bucket[0].cat(f"{send.root}/pets.parquet")
+    bucket[0].pipe(f"{send.root}/pets.parquet", whole[:100] + bytes(300) + whole[400:])
+
+    with pytest.raises(DataError, match=rf"^'{address}' cannot be read"):
+        tl.check_data(address)
 
 
 def test_a_listing_of_the_folder_leaves_the_copy_alone(send, bucket, monkeypatch):

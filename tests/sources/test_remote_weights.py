@@ -197,3 +197,11 @@ def test_a_run_records_the_weights_by_address_and_digest(bucket, send, saved, tm
     assert receipts[0] == receipts[1] != []
     assert str(tmp_path / "cache") not in (tmp_path / "remote" / "lock.json").read_text()
     assert "equal bit for bit" in tltool("reproduce", "remote", cwd=tmp_path).stderr
+
+
+def test_weights_that_cannot_be_loaded_are_named_by_their_address(send):
+    wrong, cut = send(), send("cut.weights.h5", b"junk")
+
+    for address, words in ((wrong, "does not fit the network"), (cut, "is a text file")):
+        with pytest.raises(WeightsError, match=rf"^{address}  {words}"):
+            tl.probe_architecture("mobilenet", image_size=32, weights=address)

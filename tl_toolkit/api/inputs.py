@@ -18,7 +18,7 @@ from tl_toolkit.runs.files import default_cache_dir
 from tl_toolkit.sources.addresses import find_source
 from tl_toolkit.sources.listing import name_some, suffixes_of
 from tl_toolkit.sources.members import INSIDE, holds_images, list_members
-from tl_toolkit.sources.objects import ObjectPath, as_path, name_object
+from tl_toolkit.sources.objects import ObjectPath, as_path, is_address, name_object
 from tl_toolkit.sources.survey import list_images
 from tl_toolkit.sources.table_rows import name_image
 
@@ -124,12 +124,14 @@ def _extract(path: Path, missing: dict[Path, Problem]) -> list[Path]:
     files = extract_members(members, default_cache_dir() / EXTRACTED)
     if all(file.startswith(INSIDE) for file in files):
         name = name_object(str(path))
-        raise DataError(Problem(name, "holds no image", "", "a row that has one, as FILE#1"))
+        hint = "" if is_address(name) else "a row that has one, as FILE#1"
+        raise DataError(Problem(name, "holds no image", "", hint))
     images = []
     for file in files:
         image = Path(file)
         if file.startswith(INSIDE):
-            image = Path(name_image(file))
+            name = name_image(file)
+            image = ObjectPath(name) if is_address(name) else Path(name)
             missing[image] = Problem(str(image), "holds no image")
         images.append(image)
     return images

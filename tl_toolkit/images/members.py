@@ -12,6 +12,7 @@ from pathlib import Path
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.runs.files import describe_unwritable, name_draft, write_atomically
 from tl_toolkit.sources.members import INSIDE, locate_member, read_members
+from tl_toolkit.sources.objects import name_object
 
 __all__ = ["EXTRACTED", "count_extracted", "extract_members"]
 
@@ -114,7 +115,9 @@ def _identify(file: Path) -> str:
     try:
         state = os.stat(file)
     except OSError as error:
-        raise DataError(Problem(str(file), f"cannot be read: {error.strerror}")) from error
+        raise DataError(
+            Problem(name_object(str(file)), f"cannot be read: {error.strerror}")
+        ) from error
     return f"{state.st_ino}:{state.st_size}:{state.st_mtime_ns}:{state.st_ctime_ns}"
 
 

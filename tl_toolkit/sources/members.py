@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tl_toolkit.errors import DataError
+from tl_toolkit.recipe.remote import name_object
 from tl_toolkit.sources import parquet, tfrecords
 from tl_toolkit.sources.image_folders import find_metadata
 from tl_toolkit.sources.table_rows import INSIDE, TableReader, name_member
@@ -87,7 +88,9 @@ def list_members(path: Path) -> list[str]:
     header, problems = reader.read_header(path, "")
     rows, more = ([], []) if problems else reader.read_rows(path, header, "")
     if problems or more:
-        raise DataError([replace(problem, where=str(path)) for problem in (*problems, *more)])
+        raise DataError(
+            [replace(problem, where=name_object(str(path))) for problem in (*problems, *more)]
+        )
     return [row.member for row in rows if row.member]
 
 

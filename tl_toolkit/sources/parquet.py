@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tl_toolkit.errors import DataError, Problem
+from tl_toolkit.recipe.remote import name_object
 from tl_toolkit.sources.table_rows import RawRow, find_shards, name_member
 
 __all__ = [
@@ -89,7 +90,7 @@ def read_rows(
     for file, split in find_files(path):
         try:
             if not file.is_file():
-                raise DataError(Problem("", f"{str(file)!r} is no file"))
+                raise DataError(Problem("", f"{name_object(str(file))!r} is no file"))
             state = os.stat(file)
             rows += _read(file, split, state.st_size, state.st_mtime_ns)
         except DataError as error:
@@ -155,7 +156,8 @@ class _Opened:
         import pyarrow
 
         if isinstance(error, OSError | pyarrow.ArrowException):
-            what = f"{str(self._path)!r} cannot be read: {str(error).splitlines()[0][:200]}"
+            name, reason = name_object(str(self._path)), str(error).splitlines()[0][:200]
+            what = f"{name!r} cannot be read: {reason}"
             raise DataError(Problem("", what, _EXPECTED)) from error
 
 
@@ -165,7 +167,7 @@ def _read(path: Path, split: str, size: int, changed: int) -> tuple[RawRow, ...]
     with _Opened(path) as file:
         count = file.metadata.num_rows
         if count > _MAX_ROWS:
-            what = f"{str(path)!r} has {count:,} rows; at most {_MAX_ROWS:,} are read"
+            what = f"{name_object(str(path))!r} has {count:,} rows; at most {_MAX_ROWS:,} are read"
             raise DataError(Problem("", what))
         schema = file.schema_arrow
         image = _find_images(schema)
@@ -173,8 +175,8 @@ def _read(path: Path, split: str, size: int, changed: int) -> tuple[RawRow, ...]
         names = [field.name for field in schema if field.name != image and _is_text(field.type)]
         own = next((name for name in _PATHS if name in names), "")
         if not image and not own:
-            what = f"{str(path)!r} has no column of images; it has {', '.join(schema.names)}"
-            raise DataError(Problem("", what))
+            what = f"has no column of images; it has {', '.join(schema.names)}"
+            raise DataError(Problem("", f"{name_object(str(path))!r} {what}"))
         read = zip(names, file.read(names).columns, strict=True)
         try:
             columns = {
@@ -182,7 +184,7 @@ def _read(path: Path, split: str, size: int, changed: int) -> tuple[RawRow, ...]
                 for name, column in read
             }
         except ValueError as error:
-            raise DataError(Problem("", f"{str(path)!r} {error}")) from error
+            raise DataError(Problem("", f"{name_object(str(path))!r} {error}")) from error
     return tuple(_build_rows(path, count, "" if image else own, split, columns))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from tl_toolkit.errors import DataError, Problem
+from tl_toolkit.recipe.remote import name_object
 from tl_toolkit.sources.packed import PackedRecords, is_packed
 
 __all__ = [
@@ -147,10 +148,10 @@ def open_records(path: Path) -> Iterator[RecordFile]:
             is_plain = _read_length(head) is not None or not is_packed(head)
             yield RecordFile(file, size) if is_plain else PackedFile(file, size)
     except OSError as error:
-        what = f"{str(path)!r} cannot be read: {error.strerror}"
+        what = f"{name_object(str(path))!r} cannot be read: {error.strerror}"
         raise DataError(Problem("", what, EXPECTED)) from error
     except ValueError as error:
-        raise DataError(Problem("", f"{str(path)!r} {error}", EXPECTED)) from error
+        raise DataError(Problem("", f"{name_object(str(path))!r} {error}", EXPECTED)) from error
 
 
 def walk_records(data: RecordFile) -> Iterator[Span]:

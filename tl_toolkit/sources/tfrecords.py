@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from tl_toolkit.errors import DataError, Problem
+from tl_toolkit.recipe.remote import name_object
 from tl_toolkit.sources.listing import MAX_BYTES
 from tl_toolkit.sources.table_rows import RawRow, find_shards, name_member, refuse_file
 from tl_toolkit.sources.tfexamples import (
@@ -106,7 +107,7 @@ def read_rows(
             state = os.stat(file)
             rows += _read(file, split, state.st_size, state.st_mtime_ns)
         except OSError as error:
-            what = f"{str(file)!r} cannot be read: {error.strerror}"
+            what = f"{name_object(str(file))!r} cannot be read: {error.strerror}"
             return [], [Problem("data.csv", what, EXPECTED)]
         except DataError as error:
             return [], [Problem("data.csv", one.what, EXPECTED, one.hint) for one in error.problems]
@@ -169,8 +170,8 @@ def _name_classes(folder: Path, rows: list[RawRow]) -> list[RawRow]:
             lists = any(_SEPARATOR in (row.cells.get(key) or "") for row in rows)
             joined = [word for word in names[key] if _SEPARATOR in word]
             if lists and joined:
-                what = f"{str(file)!r} has a name with {_SEPARATOR!r} in it: {joined[0]!r}"
-                raise DataError(Problem("", what))
+                what = f"has a name with {_SEPARATOR!r} in it: {joined[0]!r}"
+                raise DataError(Problem("", f"{name_object(str(file))!r} {what}"))
     if not names:
         return rows
 
@@ -191,7 +192,7 @@ def _read_names(file: Path) -> list[str]:
     try:
         return file.read_text("utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise DataError(Problem("", f"{str(file)!r} is not UTF-8")) from error
+        raise DataError(Problem("", f"{name_object(str(file))!r} is not UTF-8")) from error
 
 
 def _find_image(data: RecordFile, values: Mapping[str, Values]) -> str:

@@ -1,7 +1,8 @@
 """Loads weights into a base, after all of them are checked, and saves weights."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from tl_toolkit.catalog.weight_matching import Match, match_layers, recognise
 from tl_toolkit.errors import Problem, WeightsError
 from tl_toolkit.keras_private import flatten_layers
 from tl_toolkit.runs.files import drafted, hash_file
+from tl_toolkit.sources.objects import name_object
 from tl_toolkit.transfer.fetch import fetch_weight_file, find_weights
 
 __all__ = [
@@ -51,6 +53,18 @@ class LoadedWeights:
     widened_from: int = 0
 
 
+@contextlib.contextmanager
+def _naming_addresses() -> Iterator[None]:
+    """Puts the address of a weight file in the place of its copy, in errors raised within."""
+    try:
+        yield
+    except WeightsError as error:
+        raise WeightsError(
+            [replace(problem, where=name_object(problem.where)) for problem in error.problems]
+        ) from error
+
+
+@_naming_addresses()
 def load_weights(
     target: keras.Model | Sequence[keras.layers.Layer], path: str | Path
 ) -> LoadedWeights:
@@ -86,6 +100,7 @@ def load_weights(
     return LoadedWeights(info.path, match.by, count, match.left_out)
 
 
+@_naming_addresses()
 def fits_layers(layers: Sequence[keras.layers.Layer], path: str | Path) -> bool:
     """Returns whether `load_weights` finds every tensor of layers in a file.
 
