@@ -154,6 +154,23 @@ def test_a_folder_that_is_called_like_a_file_is_named_with_a_slash(send, tmp_pat
     assert read_recipe(tmp_path / "recipe.yaml").recipe == recipe
 
 
+@pytest.mark.parametrize("end", ["", "/"])
+def test_commands_take_a_folder_that_is_called_like_a_file(send, tmp_path, monkeypatch, end):
+    monkeypatch.chdir(tmp_path)
+    send("pets.parquet/part-0.parquet")
+    source = f"{send.folder}/pets.parquet{end}"
+
+    checked = tltool("data", "check", source, "--no-features", cwd=tmp_path)
+    tltool("data", "split", source, "-o", "split.csv", cwd=tmp_path)
+    tltool("init", source, "-o", "new.yaml", "--base", "lenet5", cwd=tmp_path)
+    validated = tltool("validate", "new.yaml", cwd=tmp_path)
+
+    assert "10 images looked at" in checked.stderr
+    assert f"\n{send.folder}/pets.parquet/part-0.parquet#1," in (tmp_path / "split.csv").read_text()
+    assert f'  table: "{send.folder}/pets.parquet/"' in (tmp_path / "new.yaml").read_text()
+    assert "images   10 to be split" in validated.stderr
+
+
 def test_a_row_without_an_image_is_named_by_its_address(send, bucket, tmp_path):
     image = send.images[0].read_bytes()
     table = pa.Table.from_pylist([{"image": image, "label": "a"}, {"image": None, "label": "b"}])

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tl_toolkit.recipe.remote import is_address, name_object
+from tl_toolkit.recipe.remote import is_address, name_source
 from tl_toolkit.recipe.yaml_reader import read_scalar
 from tl_toolkit.sources.image_folders import METADATA
 from tl_toolkit.sources.listing import is_junk
@@ -133,7 +133,7 @@ def _relative(path: Path, place: Path) -> str:
 
     Of what stands for an address it is that.
     """
-    if is_address(address := name_object(str(path))):
+    if is_address(address := name_source(str(path))):
         return address
     relative = os.path.relpath(path, place)
     if relative.startswith("../.."):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from tl_toolkit.recipe.remote import (
     find_object_fault,
     find_source_fault,
     is_address,
+    mirror_of,
     mirror_of_file,
     mirror_of_source,
 )
@@ -24,8 +26,9 @@ __all__ = ["find_source", "find_weights_file"]
 def find_source(source: str | os.PathLike[str], where: str) -> Path:
     """Returns a folder or table by its path; of an address what stands for it, up to date.
 
-    An address is that of a file by its ending (.csv, .json, .parquet and the like), else of a
-    folder. Files with images in them are copied, unless they lie beside class folders.
+    An address is that of a file by its ending (.csv, .json, .parquet and the like), unless there is
+    none of that name; else of a folder. Files with images in them are copied, unless they lie
+    beside class folders.
 
     Args:
         source: A path or an address.
@@ -40,10 +43,24 @@ def find_source(source: str | os.PathLike[str], where: str) -> Path:
     address = f"{path}/" if os.fspath(source).endswith("/") else str(path)
     if fault := find_source_fault(address):
         raise DataError(Problem(where, fault))
-    place = mirror_of_source(address)
-    list_remote({where: place})
+    place = _bring(address, where)
     if place.is_dir() and not prefers_folders(place, "label", "labels"):
         copy_packed(where, place)
+    return place
+
+
+def _bring(address: str, where: str) -> Path:
+    place, folder = mirror_of_source(address), mirror_of(address)
+    try:
+        list_remote({where: place})
+    except DataError:
+        if place == folder:
+            raise
+        # A folder of such a name, as Spark writes it: paths that were typed have lost a slash.
+        with contextlib.suppress(DataError):
+            list_remote({where: folder})
+            return folder
+        raise
     return place
 
 
