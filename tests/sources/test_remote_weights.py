@@ -11,10 +11,15 @@ from tests.command import tltool
 from tests.stores import count_reads, recipe_of
 from tl_toolkit.architectures.lenet import build_lenet5
 from tl_toolkit.errors import RecipeError, WeightsError
+from tl_toolkit.events import ignore
 from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.recipe.load import dump_recipe, read_recipe
 from tl_toolkit.recipe.remote import mirror_of_file
+from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.sources.addresses import find_weights_file
+from tl_toolkit.tasks.registry import build_task
+from tl_toolkit.training.filling import FillContext, fill_part
+from tl_toolkit.training.prepare import survey_images
 
 SECRET = "hunter2"
 
@@ -205,3 +210,19 @@ def test_weights_that_cannot_be_loaded_are_named_by_their_address(send):
     for address, words in ((wrong, "does not fit the network"), (cut, "is a text file")):
         with pytest.raises(WeightsError, match=rf"^{address}  {words}"):
             tl.probe_architecture("mobilenet", image_size=32, weights=address)
+
+
+def test_a_worker_that_fills_the_feature_store_has_a_copy_of_its_own(
+    bucket, send, tmp_path, monkeypatch
+):
+    address = send()
+    plan = check_recipe(read(bucket[2], address, "features.store=always", "data.validation=0.25"))
+    manifest, _ = survey_images(
+        plan, build_task(plan.recipe, plan.classes), RunFolder(tmp_path / "run"), ignore
+    )
+    context = FillContext.of(plan, manifest, ())
+    monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path / "other"))
+    plan.weights_file.unlink()  # it is on the other host
+
+    assert fill_part(context) is None
+    assert mirror_of_file(address).is_file()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tl_toolkit.events import Handler, ignore
 from tl_toolkit.features.parts import Part, list_parts
@@ -13,6 +13,8 @@ from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.training import feature_values, training_settings
 from tl_toolkit.runtime import numerics
+from tl_toolkit.sources.addresses import find_weights_file
+from tl_toolkit.sources.objects import is_address
 from tl_toolkit.tasks.registry import build_task
 from tl_toolkit.training.compiled import CompiledPhases
 from tl_toolkit.training.loop import Trainer
@@ -72,6 +74,9 @@ class FillContext:
 
 def _build(context: FillContext, progress: Handler) -> Trainer:
     plan = context.plan
+    weights = str(plan.recipe.model.weights)
+    if is_address(weights):  # the plan names the copy of the host that made it
+        plan = replace(plan, weights_file=find_weights_file(weights))
     task = build_task(plan.recipe, plan.classes)
     images = load_images(plan, task, context.manifest)
     images = {split: images[split] for split in ("train", "validation") if split in images}
