@@ -19,6 +19,7 @@ from tl_toolkit.recipe.remote import mirror_of, mirror_of_file
 from tl_toolkit.runs.files import name_draft
 from tl_toolkit.sources import copies, objects, stores
 from tl_toolkit.sources.addresses import find_source
+from tl_toolkit.sources.remote import list_remote
 
 pa = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -217,6 +218,18 @@ def test_a_listing_of_the_folder_leaves_the_copy_alone(send, bucket, monkeypatch
     survey(address)
 
     assert read == []
+
+
+def test_a_listing_leaves_an_older_copy_for_who_reads_it_yet(send, bucket):
+    address = send("pets.parquet")
+    survey(address)
+    before = mirror_of_file(address).read_bytes()
+    send("pets.parquet", send.images[1:])
+
+    list_remote({"data.train": mirror_of(send.folder)})
+
+    assert mirror_of_file(address).read_bytes() == before
+    assert len(survey(address).files) == 9
 
 
 def test_a_folder_per_class_copies_no_other_files(bucket, send, monkeypatch):

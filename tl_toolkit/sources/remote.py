@@ -188,7 +188,8 @@ def _list(where: str, address: str, folder: Path) -> None:
     _remove_others(folder, files)
     copies = Copies(folder)
     for name, facts in files.items():
-        if not copies.holds(name, facts):
+        # Another process may read an older copy until a new one takes its place.
+        if not copies.holds(name, facts if _is_opened(name, facts) else None):
             _place(address, name, facts, folder, known.get(name))
     if known != files:
         write_json(folder / INDEX, files)
@@ -205,10 +206,14 @@ def _leave_out_markers(files: Mapping[str, Facts]) -> dict[str, Facts]:
     return {name: facts for name, facts in files.items() if name not in folders}
 
 
+def _is_opened(name: str, facts: Facts) -> bool:
+    return suffix_of(name) in _COPIED and facts.size <= MAX_BYTES
+
+
 def _place(address: str, name: str, facts: Facts, folder: Path, known: Facts | None) -> None:
     """Puts an empty file in the place of an image, and a copy in that of what a listing opens."""
     place = folder / name
-    size = facts.size if suffix_of(name) in _COPIED and facts.size <= MAX_BYTES else 0
+    size = facts.size if _is_opened(name, facts) else 0
     with contextlib.suppress(OSError):
         if place.stat().st_size == size and (known == facts or not size):
             return
