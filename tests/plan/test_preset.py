@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.conftest import draw_class_folders
 from tests.models import plan_values
 from tests.training.test_solving import MODEL, WEIGHTS
 from tl_toolkit.catalog.lookup import find_architecture
@@ -10,6 +11,7 @@ from tl_toolkit.plan.check import check_recipe, plan_baseline
 from tl_toolkit.plan.network import resolve_head
 from tl_toolkit.plan.preset import replace_reasons, resolve_preset
 from tl_toolkit.recipe.load import dump_recipe, load_recipe, read_recipe
+from tl_toolkit.recipe.tasks import TASKS, find_task
 
 VALUES = {
     "version": 1,
@@ -25,7 +27,7 @@ WHOLE = MODEL | {"head": {"pooling": "statistics"}}
 """A model whose head a preset tunes: it reads no cells."""
 
 
-def resolve(images=800, validation=200, outputs=10, start_pooling=None, **changes):
+def resolve(images=800, validation=200, outputs=10, start_pooling=None, counts=None, **changes):
     recipe = resolve_head(read_recipe(VALUES | changes).recipe)
     base = recipe.model.base
     resolved, choices = resolve_preset(
@@ -35,6 +37,7 @@ def resolve(images=800, validation=200, outputs=10, start_pooling=None, **change
         validation,
         outputs=outputs,
         start_pooling=start_pooling,
+        counts=counts,
     )
     return resolved, [f"{recipe.preset}: {choice.describe()}" for choice in choices]
 
@@ -80,6 +83,35 @@ def test_a_head_pools_as_that_of_the_run_to_start_from(pooling, images):
     recipe, _ = resolve(images=images, start_pooling=pooling)
 
     assert recipe.model.head.pooling == pooling
+
+
+@pytest.mark.parametrize(("most", "balance"), [(300, None), (301, "class_weights")])
+def test_each_class_counts_alike_where_they_differ_much_in_number(most, balance):
+    recipe, reasons = resolve(counts={"3": most, "5": 100})
+
+    assert recipe.task.balance == balance
+    assert ("auto: task.balance=class_weights: " in " ".join(reasons)) == (balance is not None)
+
+
+def test_the_balance_of_a_recipe_and_of_other_tasks_stays():
+    task = {"kind": "classification", "balance": None}
+    recipe, reasons = resolve(task=task, counts={"3": 900, "5": 100})
+
+    assert recipe.task.balance is None and not any("balance" in text for text in reasons)
+    others = [find_task(kind) for kind in TASKS if kind not in ("classification", "regression")]
+    assert {
+        other.model_construct().choose_balance({"3": 900, "5": 100})[0] for other in others
+    } == {""}
+
+
+def test_classes_are_counted_where_the_data_is_listed(tmp_path):
+    draw_class_folders(tmp_path, classes=["few"], count=4)
+    draw_class_folders(tmp_path, classes=["many"], count=13)
+    data = {"train": str(tmp_path), "validation": 0.25, "image_size": 32}
+
+    plan, _ = plan_values({**VALUES, "data": data})
+
+    assert plan.recipe.task.balance == "class_weights"
 
 
 def test_logistic_regression_is_left_out_where_it_would_take_minutes():

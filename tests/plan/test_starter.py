@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.command import tltool
+from tests.conftest import draw_class_folders
 from tests.tables import make_recipe, write_table
 from tl_toolkit.errors import DataError, RecipeError
 from tl_toolkit.plan.check import check_recipe
@@ -313,6 +314,20 @@ def test_init_writes_what_a_recipe_without_phases_gets(tmp_path, draw_photos, co
     assert written == chosen and written.preset is None
     assert [phase.name for phase in written.phases] == phases
     assert "none to tune the base" in text if count == 8 else "kept where it is better" in text
+
+
+def test_init_writes_the_balance_that_a_preset_chooses(tmp_path):
+    draw_class_folders(tmp_path / "photos", classes=["few"], count=4)
+    draw_class_folders(tmp_path / "photos", classes=["many"], count=13)
+
+    text = write_starter(tmp_path / "photos", base="mobilenet", place=tmp_path).text
+    (tmp_path / "r.yaml").write_text(text)
+    before, task, after = text.partition("task:\n  kind: classification\n  balance: class_weights")
+    (tmp_path / "plain.yaml").write_text(before + after.partition("\n")[2].partition("  head:")[0])
+
+    written = load_recipe(tmp_path / "r.yaml").recipe
+    assert task and written == check_recipe(load_recipe(tmp_path / "plain.yaml")).recipe
+    assert "balance:" not in write_starter(tmp_path / "photos", base="vgg_tiny").text
 
 
 def save_arrays(folder, shape, count=6, classes=("a", "b")):

@@ -96,6 +96,7 @@ def _resolve_preset(recipe: Recipe, survey: Survey) -> tuple[Recipe, tuple[str, 
         validation,
         outputs=len(survey.classes),
         start_pooling=read_start_pooling(recipe),
+        counts=survey.counts.get("train") or survey.counts.get(None),
     )
     return recipe, tuple(f"{preset}: {choice.describe()}" for choice in choices)
 

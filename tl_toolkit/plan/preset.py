@@ -114,6 +114,7 @@ def resolve_preset(
     *,
     outputs: int,
     start_pooling: str | None = None,
+    counts: Mapping[str, int] | None = None,
 ) -> tuple[Recipe, tuple[Choice, ...]]:
     """Returns a recipe with the values of its preset, and what was chosen and why.
 
@@ -126,6 +127,7 @@ def resolve_preset(
         validation: Number of validation images, likewise.
         outputs: Number of classes or numbers.
         start_pooling: How the head of the run to start from pools maps; None without one.
+        counts: Training images of each class, roughly where fractions decide; None for no classes.
 
     Returns:
         The recipe as it is, without choices, if it has no preset.
@@ -146,6 +148,10 @@ def resolve_preset(
         changed["interpolate"] = False
         why = "no head is trained before the base is, to mix with"
         choices.append(Choice("interpolate", "false", why))
+    balance, why = recipe.task.choose_balance(counts or {})
+    if balance:
+        changed["task"] = recipe.task.model_copy(update={"balance": balance})
+        choices.append(Choice("task.balance", balance, why))
     if recipe.teacher is not None and not phases:
         changed["teacher"] = None
         choices.append(Choice("teacher", "null", "a head that is solved learns labels alone"))

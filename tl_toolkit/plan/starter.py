@@ -13,7 +13,7 @@ from tl_toolkit.catalog.records import RGB
 from tl_toolkit.errors import DataError, Problem, RecipeError, closest, nearest
 from tl_toolkit.plan.resizing import choose_channels, choose_resize
 from tl_toolkit.plan.starter_lines import NAMED_COUNTS, SPLIT_NAMES, remark
-from tl_toolkit.plan.starter_model import write_training
+from tl_toolkit.plan.starter_model import write_task, write_training
 from tl_toolkit.plan.tasks import Proposal, TaskPlanning, naming_addresses
 from tl_toolkit.recipe.fields import find_path_fault
 from tl_toolkit.recipe.remote import is_address, name_object
@@ -228,7 +228,7 @@ def _compose(
         *(f"#   not used: {words}" for words in proposal.ignored),
         "version: 1",
         f"name: {name}",
-        *proposal.task,
+        *write_task(record, proposal),
         "seed: 0",
         "",
         "data:",

@@ -11,8 +11,25 @@ from tl_toolkit.plan.tasks import Proposal
 from tl_toolkit.recipe.load import build_recipe
 from tl_toolkit.recipe.schedules import Schedule
 from tl_toolkit.recipe.schema import Phase
+from tl_toolkit.recipe.tasks import DEFAULT_TASK, find_task
 
-__all__ = ["write_training"]
+__all__ = ["write_task", "write_training"]
+
+
+def write_task(record: Architecture, proposal: Proposal) -> list[str]:
+    """Returns the lines that name the task; the default one is named for what a preset chooses.
+
+    Args:
+        record: The base.
+        proposal: The data.
+    """
+    if proposal.task or not (proposal.images and record.weight_files):
+        return list(proposal.task)
+    counts = {name: count for count, name in proposal.counts}
+    balance, why = find_task(DEFAULT_TASK)().choose_balance(counts)
+    if not balance:
+        return []
+    return ["task:", f"  kind: {DEFAULT_TASK}", remark(f"  balance: {balance}", why)]
 
 
 def write_training(record: Architecture, proposal: Proposal, channels: int) -> list[str]:

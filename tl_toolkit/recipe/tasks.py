@@ -145,6 +145,14 @@ class TaskSection(KindSection):
         """Column of a table that labels an image, of a task that ranks classes."""
         return "label"
 
+    def choose_balance(self, counts: Mapping[str, int]) -> tuple[str, str]:
+        """Returns the word of `balance` that a preset chooses, and why; "" where it leaves it.
+
+        Args:
+            counts: Training images of each class, roughly where fractions decide.
+        """
+        return "", ""
+
     @classmethod
     def title_of(cls, metric: str) -> str:
         """Returns the title of a metric in tables.

@@ -94,6 +94,17 @@ class ClassificationSection(TaskSection):
         "probe": "linear probe",
     }
 
+    def choose_balance(self, counts: Mapping[str, int]) -> tuple[str, str]:
+        """Returns class_weights and why, where classes differ so much that accuracy misleads.
+
+        Args:
+            counts: As in `TaskSection.choose_balance`.
+        """
+        if "balance" in self.model_fields_set or not is_imbalanced(counts):
+            return "", ""
+        why = f"one class has over {_MOST_IMAGES} times the images of another: each counts alike"
+        return "class_weights", why
+
     @classmethod
     def find_recipe_conflicts(cls, values: Mapping[str, Any]) -> Iterable[Conflict]:
         """Yields a conflict for distances of features beside folds, whose models differ.
