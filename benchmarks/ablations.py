@@ -62,6 +62,11 @@ CHANGES: dict[str, dict[str, Any]] = {
     "probe alone, average pooling": {"phases": [], **head(pooling="average")},
     "probe alone, last map": {"phases": [], **head(taps=None, pooling="average")},
     "probe alone, pyramid": {"phases": [], **head(pooling="pyramid")},
+    "probe alone, pyramid, class weights": {
+        "phases": [],
+        **head(pooling="pyramid"),
+        **classification(balance="class_weights"),
+    },
     "pyramid, from conv_dw_6": {
         **head(pooling="pyramid"),
         **tune(unfreeze={"from": "conv_dw_6"}),
