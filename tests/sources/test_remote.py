@@ -1,5 +1,6 @@
 """Folders on object stores: listed as local ones, read object by object, without a secret."""
 
+import html
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ from PIL import Image
 
 import tl_toolkit as tl
 from tests.stores import count_reads, recipe_of
+from tl_toolkit.api import report as api_report
 from tl_toolkit.errors import DataError, RecipeError
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.images.scan import ScanSettings, scan
@@ -605,6 +607,39 @@ def test_a_run_that_lost_its_store_is_resumed(bucket, tmp_path, monkeypatch):
         assert (resumed.path / name).read_text() == (whole.path / name).read_text()
 
 
+@pytest.mark.slow
+def test_a_report_asks_a_silent_store_for_one_picture(bucket, tmp_path, monkeypatch):
+    system, root, address = bucket
+    monkeypatch.setenv("TL_TOOLKIT_REMOTE_GB", "0")
+    recipe = {**recipe_of(address, validation=0.4), "report": True}
+    build, asked, events = api_report.build_report, [], []
+
+    def build_without_store(run, **options):
+        with monkeypatch.context() as patch:
+            asked.append(fail_at(system, patch, *range(1, 200)))
+            return build(run, **options)
+
+    monkeypatch.setattr(api_report, "build_report", build_without_store)
+    run = tl.finetune(recipe, out=tmp_path / "run", progress=events.append)
+    ended = (run.folder.report / "index.html").read_text()
+    again = tl.report(run, progress=events.append).read_text()  # with heat maps
+    monkeypatch.setattr(api_report, "build_report", build)
+    whole = tl.report(run, progress=events.append).read_text()
+
+    words = [event.text for event in events if "are missing in the report" in event.text]
+    assert [len(paths) for paths in asked] == [3, 3]  # the tries of one object
+    assert len(words) == 2 and {event.kind for event in events if event.text in words} == {
+        "warning"
+    }
+    for text, page in zip(words, (ended, again), strict=True):
+        assert text.startswith(f"pictures of memory://{tmp_path.name} are missing in the report")
+        assert "the connection was lost" in text
+        assert text.endswith(f". Try: tltool report {run.path}")
+        assert page.count(html.escape(text)) == 1 and "<img" not in page
+    assert run.folder.read_status()["state"] == "done"
+    assert "are missing in the report" not in whole and whole.count('alt="heat map: ') > 0
+
+
 def draw_mask_folders(folder):
     """Draws eight images with masks of two classes, a rectangle on a ground of another colour."""
     generator = np.random.default_rng(0)
@@ -643,3 +678,26 @@ def test_masks_of_a_store_train_as_those_of_a_folder(tmp_path, monkeypatch):
         rows.append([metrics, (run.path / "manifest.csv").read_text().replace(source, "")])
     assert rows[0] == rows[1]
     assert rows[0][1].count("/masks/") == 8
+
+
+@pytest.mark.slow
+def test_a_report_of_maps_does_without_pictures_of_a_silent_store(tmp_path, monkeypatch):
+    monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path / "cache"))
+    draw_mask_folders(tmp_path / "cells")
+    system, address = fsspec.filesystem("memory"), f"memory://{tmp_path.name}/cells"
+    system.put(str(tmp_path / "cells"), f"/{tmp_path.name}/cells", recursive=True)
+    recipe = {
+        **recipe_of(address, classes=["back", "front"], validation=0.25),
+        "task": "segmentation",
+        "model": {"base": "mobilenet", "weights": "random", "arguments": {"alpha": 0.25}},
+    }
+    run, words = tl.finetune(recipe, out=tmp_path / "run"), []
+    for place in (tmp_path / "cache" / "objects").glob("*/*"):
+        if b"\x89PNG" in place.read_bytes() and place.stat().st_size < 1000:  # masks are small
+            place.unlink()
+    fail_at(system, monkeypatch, *range(1, 200))
+
+    page = tl.report(run, progress=lambda event: words.append(event.text)).read_text()
+
+    assert "no picture" in page
+    assert len([text for text in words if "are missing in the report" in text]) == 1

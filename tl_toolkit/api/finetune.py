@@ -327,12 +327,16 @@ class _Finetuning:
 
         is_long = sum(self.seconds.values()) >= _SECONDS_OF_PICTURES
         try:
-            return write_report(self.folder.report, build_report(run, predicts=is_long))
+            report = build_report(run, predicts=is_long)
+            page = write_report(self.folder.report, report)
         except Exception as error:  # of a section too: a trained model outweighs its report
             self.folder.append_log(traceback.format_exc())
             text = f"the report failed, the run itself is done: {type(error).__name__}: {error}"
             self.progress(warning(f"{text}; tltool report {name_run(self.folder.path)}"))
             return None
+        if report.warning:
+            self.progress(warning(report.warning))
+        return page
 
     def _prepare(self, task: Task) -> tuple[Manifest, dict[str, Images], CompiledPhases]:
         """Inspects the images and builds the model, side by side where it can be.

@@ -8,16 +8,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_toolkit.api.inputs import Inputs
 from tl_toolkit.api.listing import read_json
 from tl_toolkit.api.progress import handling
 from tl_toolkit.api.run import Run, load_run
 from tl_toolkit.api.subjects import has_pair
 from tl_toolkit.errors import DataError
-from tl_toolkit.events import Handler
+from tl_toolkit.events import Handler, ignore, warning
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.printing.tables import list_summary
 from tl_toolkit.recipe.export_formats import EXPORT_FORMATS
 from tl_toolkit.runs.folder import InFolder, RunFolder
+from tl_toolkit.runs.states import name_run
+from tl_toolkit.sources.objects import ObjectPath, is_address
+from tl_toolkit.sources.stores import giving_up_on_silent
 
 if TYPE_CHECKING:
     from tl_toolkit.reports.facts import RunFacts
@@ -54,7 +58,7 @@ def report(
         opened = Run(RunFolder(run.path))
     else:
         opened = load_run(run, root=root)
-    with handling(progress):
+    with handling(progress) as handle:
         from tl_toolkit.api.report_auto import build_auto_report
         from tl_toolkit.api.report_search import build_curve_report, build_search_report
         from tl_toolkit.reports.page import write_report
@@ -66,11 +70,16 @@ def report(
             "auto": build_auto_report,
         }
         build = builders.get(opened.folder.kind, build_report)
-        return write_report(opened.folder.report, build(opened))
+        built = build(opened)
+        if built.warning:
+            handle(warning(built.warning))
+        return write_report(opened.folder.report, built)
 
 
 def build_report(run: Run, *, predicts: bool = True) -> Report:
     """Returns the report of a run, from its files.
+
+    Once an object store has not answered, no more pictures are asked for.
 
     Args:
         run: The run; the images of its galleries are read.
@@ -84,12 +93,26 @@ def build_report(run: Run, *, predicts: bool = True) -> Report:
 
     facts = _gather(run, predicts=predicts)
     verdict, sentences = _judge(run, facts)
+    with giving_up_on_silent() as silent:
+        sections = _build_sections(run, facts)
     return Report(
         f"{run.recipe.name} {run.path.name}",
         verdict,
         sentences,
-        _build_sections(run, facts),
+        sections,
         describe_origin(run.path, run.folder.read_status().get("started")),
+        _describe_silence(run, silent),
+    )
+
+
+def _describe_silence(run: Run, silent: Mapping[str, DataError]) -> str:
+    """Returns which pictures are missing as a store did not answer, and what to type; or ""."""
+    if not silent:
+        return ""
+    first = next(iter(silent.values())).problems[0]
+    return (
+        f"pictures of {', '.join(silent)} are missing in the report: {first.where} {first.what}. "
+        f"Try: tltool report {name_run(run.path)}"
     )
 
 
@@ -135,10 +158,13 @@ def _gather(run: Run, *, predicts: bool) -> RunFacts:
 
 def _predict(run: Run, paths: Sequence[str]) -> tuple[Task, list[Prediction]]:
     """Returns the task, and predictions of images of the run."""
+    # `run.predict` would list each object first.
+    inputs = Inputs([ObjectPath(path) if is_address(path) else Path(path) for path in paths])
     with run.numerics():
         from tl_toolkit.tasks.registry import build_task
 
-        return build_task(run.recipe, run.classes), run.predict(list(paths), engine="keras")
+        predictions = run.predict_inputs(inputs, None, (), native=False, report=ignore)
+        return build_task(run.recipe, run.classes), predictions
 
 
 def _explain(

@@ -29,6 +29,7 @@ class Report:
         sentences: What qualifies the verdict.
         sections: Its sections; those without parts are left out.
         footer: What made it, from what.
+        warning: What is missing in it, and what to type; "" where nothing is.
     """
 
     title: str
@@ -36,6 +37,7 @@ class Report:
     sentences: Sequence[str]
     sections: Sequence[Section]
     footer: str
+    warning: str = ""
 
 
 @dataclass(frozen=True)

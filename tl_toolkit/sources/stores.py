@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import re
@@ -19,6 +20,7 @@ __all__ = [
     "copy_object",
     "fetch_object",
     "find_object",
+    "giving_up_on_silent",
     "list_objects",
     "open_store",
     "put_object",
@@ -33,6 +35,10 @@ _TRIES = 3  # each of a library that has its own
 _PAUSE_SECONDS = 0.5  # before the second try, and twice as long before each later one
 
 _Result = TypeVar("_Result")
+
+
+class _SilentError(DataError):
+    """A store did not answer, however often it was asked."""
 
 
 class Facts(NamedTuple):
@@ -89,7 +95,7 @@ def find_object(address: str) -> Facts:
         return facts
 
     try:
-        facts = try_request(address, find, raising=FileNotFoundError)
+        facts = _ask(address, find)
     except FileNotFoundError:
         raise _missing(address) from None
     if facts.get("type", "file") != "file":
@@ -112,11 +118,7 @@ def fetch_object(address: str, size: int) -> bytes:
         return b""
     system, path = open_store(address, address)
     try:
-        encoded: bytes = try_request(
-            address,
-            lambda: system.cat_file(path, start=0, end=size + 1),
-            raising=FileNotFoundError,
-        )
+        encoded: bytes = _ask(address, lambda: system.cat_file(path, start=0, end=size + 1))
     except FileNotFoundError:
         raise _missing(address) from None
     if len(encoded) != size:
@@ -182,6 +184,50 @@ _systems: dict[tuple[int, str], tuple[Any, str]] = {}
 _lock = threading.Lock()
 
 
+_silences: list[dict[str, DataError]] = []  # of the open blocks of `giving_up_on_silent`
+
+
+@contextlib.contextmanager
+def giving_up_on_silent() -> Iterator[Mapping[str, DataError]]:
+    """Asks a store for no object more in the block once it has not answered for one.
+
+    Each of them would be waited for as long as the first one was. All threads of the process give
+    up: several may read for the block.
+
+    Yields:
+        The error of each store that did not answer, by its name, as `s3://photos`.
+    """
+    silent: dict[str, DataError] = {}
+    with _lock:
+        _silences.append(silent)
+    try:
+        yield silent
+    finally:
+        with _lock:
+            _silences[:] = [each for each in _silences if each is not silent]
+
+
+def _ask(address: str, call: Callable[[], _Result]) -> _Result:
+    """Returns what a request for one object returns, as `try_request`; FileNotFoundError passes."""
+    store = _name_store(address)
+    with _lock:
+        is_silent = any(store in silent for silent in _silences)
+    if is_silent:
+        raise DataError(Problem(address, f"is not asked for: {store} did not answer before"))
+    try:
+        return try_request(address, call, raising=FileNotFoundError)
+    except _SilentError as error:
+        with _lock:
+            for silent in _silences:
+                silent.setdefault(store, error)
+        raise
+
+
+def _name_store(address: str) -> str:
+    scheme, _, rest = address.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}"
+
+
 def open_store(where: str, address: str) -> tuple[Any, str]:
     """Returns the store of an address and its path there; one connection for all threads.
 
@@ -194,9 +240,8 @@ def open_store(where: str, address: str) -> tuple[Any, str]:
     Raises:
         DataError: What reads it is not installed, or it takes no such address.
     """
-    scheme, _, rest = address.partition("://")
-    bucket, slash, name = rest.partition("/")
-    key = (os.getpid(), f"{scheme}://{bucket}")
+    _, slash, name = address.partition("://")[2].partition("/")
+    key = (os.getpid(), _name_store(address))
     with _lock:
         if key not in _systems:
             _systems[key] = _connect(where, key[1] or address)
@@ -250,7 +295,7 @@ def try_request(
             raise _describe(where, error, verb) from None
         except Exception as error:  # of any store's library
             if attempt == _TRIES - 1:
-                raise _describe(where, error, verb) from None
+                raise _SilentError(_describe(where, error, verb).problems) from None
             time.sleep(_PAUSE_SECONDS * 2**attempt)
     raise AssertionError  # the loop returns or raises
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tl_toolkit.errors import DataError
 from tl_toolkit.images.thumbnails import open_small
 from tl_toolkit.printing.page import encode_picture
 from tl_toolkit.reports.charts import Series, plot_series
@@ -99,8 +100,9 @@ def _build_tiles(
     for path, prediction, below in zip(paths, predictions, lines, strict=True):
         pictures = {"image": ""}
         if not prediction.error:
-            # A file that has moved, or that Pillow cannot read, has no pictures.
-            with contextlib.suppress(OSError, ValueError):
+            # A file that has moved, or that Pillow cannot read, has no pictures; nor has an object
+            # of a store that does not answer.
+            with contextlib.suppress(OSError, ValueError, DataError):
                 target = task.reader.read(masks[path])
                 pictures = _draw(path, prediction.maps, target, task, palette, shown)
         tiles.append(Tile(facts.shorten(path), pictures, below))
