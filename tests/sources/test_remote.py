@@ -36,6 +36,7 @@ from tl_toolkit.sources.object_cache import ObjectCache
 from tl_toolkit.sources.objects import read_image_file, stat_image
 from tl_toolkit.sources.read_ahead import ReadAhead
 from tl_toolkit.sources.remote import list_remote
+from tl_toolkit.sources.survey import list_images
 
 SECRET = "hunter2"
 
@@ -242,6 +243,47 @@ def test_offline_the_last_listing_and_the_cache_are_taken(bucket, monkeypatch):
     assert len(Images(known.examples, image_size=(32, 32)).load(range(10))) == 10
     with pytest.raises(DataError, match="ants/9.jpg  is not in the cache"):
         read_image_file(f"{address}/ants/9.jpg")
+
+
+def test_offline_images_to_predict_are_those_of_the_cache(bucket, monkeypatch):
+    system, root, address = bucket
+    image, folder = f"{address}/ants/0.jpg", f"{address}/bees"
+    for path in (*list_images(image), *list_images(folder)):
+        read_image_file(path)
+    kept = system.cat(f"{root}/ants/0.jpg")
+    monkeypatch.setattr(objects, "_facts", {})  # as in a new process
+    monkeypatch.setenv("TL_TOOLKIT_OFFLINE", "1")
+    asked = []
+    for name in ("find", "info", "cat_file"):
+        monkeypatch.setattr(type(system), name, lambda *a, **options: asked.append(a))
+
+    assert list(map(str, list_images(image))) == [image]
+    assert read_image_file(image) == kept
+    assert list(map(str, list_images(folder))) == [f"{folder}/{number}.jpg" for number in range(5)]
+    assert len(read_image_file(f"{folder}/4.jpg")) > 0
+    for other in (f"{address}/ants/1.jpg", f"{address}/ants"):
+        with pytest.raises(DataError, match=f"(?s)^{other}  is not in the cache.*Try: the same"):
+            list_images(other)
+    assert asked == []
+
+
+def test_offline_an_object_whose_bytes_are_gone_is_not_in_the_cache(bucket, monkeypatch):
+    image = f"{bucket[2]}/ants/0.jpg"
+    plan(bucket[2])  # the folder is listed, and no image is read
+
+    monkeypatch.setenv("TL_TOOLKIT_OFFLINE", "1")
+    with pytest.raises(DataError, match=f"{image}  is not in the cache"):
+        list_images(image)
+
+
+def test_offline_a_folder_of_a_recipe_is_listed_as_the_recipe_listed_it(bucket, monkeypatch):
+    plan(bucket[2])
+    monkeypatch.setenv("TL_TOOLKIT_OFFLINE", "1")
+    monkeypatch.setattr(objects, "_facts", {})
+    monkeypatch.setattr(type(bucket[0]), "find", None)  # it would be called
+
+    assert len(list_images(bucket[2])) == 10
+    assert len(list_images(f"{bucket[2]}/bees")) == 5
 
 
 def fail_at(system, monkeypatch, *places):
@@ -589,6 +631,11 @@ def test_a_run_on_objects_equals_one_on_files(bucket, tmp_path, monkeypatch):
     assert [str(item.path) for item in remote.predict(f"{bucket[2]}/bees")] == [
         f"{bucket[2]}/bees/{number}.jpg" for number in range(5)
     ]
+    monkeypatch.setenv("TL_TOOLKIT_OFFLINE", "1")
+    monkeypatch.setattr(type(bucket[0]), "find", None)  # it would be called
+    assert remote.predict(one)[0].probabilities == found[0].probabilities
+    with pytest.raises(DataError, match=r"(?s)ants/9\.jpg  is not in the cache.*Try: "):
+        remote.predict(f"{bucket[2]}/ants/9.jpg")
 
 
 @pytest.mark.slow

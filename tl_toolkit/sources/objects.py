@@ -58,6 +58,9 @@ INDEX = ".mirror.json"
 _LISTED = ".objects.json"
 """The same of the objects right in it that tables name, of which no command makes files."""
 
+_BELOW = ".below.json"
+"""The same of all objects below it that a command was asked for, or of itself, as the path ""."""
+
 _READERS = 32
 """Objects that are read at a time: a request waits much longer than it computes."""
 
@@ -160,15 +163,24 @@ def read_image_file(path: str | os.PathLike[str]) -> bytes:
         with open(name, "rb") as file:
             return file.read()
     facts = _find_facts(name)
-    cache, key = open_cache(), f"{name}\0{facts.size}\0{facts.tag}"
-    known = cache.get(key) if facts.tag else None
-    if known is not None and len(known) == facts.size:
-        return known
+    kept = _read_kept(name, facts)
+    if kept is not None:
+        return kept
     _refuse_offline(name)
     encoded = fetch_object(name, facts.size)
     if facts.tag:
-        cache.put(key, encoded)
+        open_cache().put(_name_state(name, facts), encoded)
     return encoded
+
+
+def _read_kept(address: str, facts: Facts) -> bytes | None:
+    """Returns the bytes of an object in a state of it; None where the cache lacks them."""
+    kept = open_cache().get(_name_state(address, facts)) if facts.tag else None
+    return kept if kept is not None and len(kept) == facts.size else None
+
+
+def _name_state(address: str, facts: Facts) -> str:
+    return f"{address}\0{facts.size}\0{facts.tag}"
 
 
 def open_image(path: str | os.PathLike[str]) -> BinaryIO:
@@ -215,19 +227,23 @@ def name_listed(listing: Listing) -> Listing:
 
 
 def list_object_images(path: ObjectPath, suffixes: Set[str]) -> list[Path]:
-    """Lists an object itself, or the images below an address.
+    """Lists an object itself, or the images below an address; offline as they were listed last.
 
     Args:
         path: The address.
         suffixes: Endings of the images' names.
 
     Raises:
-        DataError: It cannot be read, or there is no image.
+        DataError: It cannot be read, there is no image, or offline it is not in the cache.
     """
     address = str(path)
-    found = list_objects(address, address)
+    found = _find_listed(address) if is_offline() else list_objects(address, address)
+    if found and not is_offline():
+        _note(mirror_of(address) / _BELOW, found)
     if "" in found:
         remember_objects(str(path.parent), {path.name: found[""]})
+        if is_offline() and _read_kept(address, found[""]) is None:
+            _refuse_offline(address)
         return [path]
     remember_objects(address, found)
     names = [name for name in found if suffix_of(name) in suffixes]
@@ -285,10 +301,14 @@ def list_beside(folder: str) -> Mapping[str, Facts]:
         return read_index(place)
     found = list_objects(folder, folder, deep=False)
     remember_objects(folder, found)
+    _note(place, found)
+    return found
+
+
+def _note(place: Path, found: Mapping[str, Facts]) -> None:
     with contextlib.suppress(OSError, OutputError):  # else it is not there offline
         place.parent.mkdir(parents=True, exist_ok=True)
         write_json(place, found)
-    return found
 
 
 def remember_objects(folder: str, facts: Mapping[str, Facts]) -> None:
@@ -308,12 +328,13 @@ def _find_facts(address: str) -> Facts:
 
 
 def _find_stored(address: str) -> Facts | None:
-    """Returns what the last listing of a folder above said, by whatever process."""
-    listings = [
+    """Returns what the last listing of it or of a folder above said, by whatever process."""
+    listings = [(mirror_of(address) / _BELOW, "")] if is_offline() else []
+    listings += [
         (mirror_of(folder) / index, name)
         for folder, name in _split_address(address)
         # Online what a table names is listed by each command, and this may be an older state.
-        for index in (INDEX, *([_LISTED] if is_offline() else []))
+        for index in (INDEX, *([_LISTED, _BELOW] if is_offline() else []))
     ]
     found = [
         (_find_age(place), facts)
@@ -321,6 +342,30 @@ def _find_stored(address: str) -> Facts | None:
         if (facts := read_index(place).get(name)) is not None
     ]
     return max(found, key=lambda entry: entry[0])[1] if found else None
+
+
+def _find_listed(address: str) -> Mapping[str, Facts]:
+    """Returns what the last listing said of an object, which has the path "", or below a folder."""
+    if facts := _facts.get(address) or _find_stored(address):
+        return {"": facts}
+    listings = [
+        (mirror_of(folder) / index, prefix)
+        for folder, prefix in [
+            (address, ""),
+            *((folder, f"{name}/") for folder, name in _split_address(address)),
+        ]
+        for index in (INDEX, _BELOW)
+    ]
+    for place, prefix in sorted(listings, key=lambda entry: -_find_age(entry[0])):
+        below = {
+            name.removeprefix(prefix): facts
+            for name, facts in read_index(place).items()
+            if name.startswith(prefix)
+        }
+        if below:
+            return below
+    _refuse_offline(address)
+    return {}
 
 
 def _ask(address: str) -> Facts:
@@ -364,4 +409,5 @@ def _read_index(path: Path, changed: int) -> Mapping[str, Facts]:
 def _refuse_offline(address: str) -> None:
     if is_offline():
         expected = "Offline (--offline, or TL_TOOLKIT_OFFLINE) nothing is fetched."
-        raise DataError(Problem(address, "is not in the cache", expected))
+        hint = "the same command with a connection"
+        raise DataError(Problem(address, "is not in the cache", expected, hint))

@@ -96,7 +96,8 @@ def _update(
     if is_offline():
         if not is_here(source):
             expected = "Offline (--offline, or TL_TOOLKIT_OFFLINE) nothing is fetched."
-            raise DataError(Problem(where, "is not in the cache", expected, ""))
+            hint = "the same command with a connection"
+            raise DataError(Problem(where, "is not in the cache", expected, hint))
         return
     folder = source if find_address(source) else source.parent
     try:
