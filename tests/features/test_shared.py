@@ -1,5 +1,6 @@
 """A feature store on an object store: hosts share it, and read the values of one process."""
 
+import json
 import shutil
 
 import fsspec
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 import tl_toolkit as tl
+from tests.command import tltool
 from tests.conftest import draw_class_folders
 from tests.features.test_features import recipe_of
 from tests.features.test_parts import values_of
@@ -197,3 +199,23 @@ def test_offline_the_copies_of_this_host_are_all(photos, store, monkeypatch):
 
     assert fill(photos, address) == 0
     assert not system.exists(root)
+
+
+@pytest.mark.slow
+def test_what_was_filled_offline_lies_here_and_is_sent_later(photos, store, tmp_path, monkeypatch):
+    system, root, address, become = store
+    features = {"location": address, "store": "always"}
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe_of(photos, features=features)))
+
+    monkeypatch.setenv("TL_TOOLKIT_OFFLINE", "1")
+    offline = tltool("cache", "fill", "recipe.json", cwd=tmp_path).stderr
+    facts = json.loads(tltool("cache", "fill", "recipe.json", "--json", cwd=tmp_path).stdout)
+    was_sent = system.exists(root)
+    monkeypatch.delenv("TL_TOOLKIT_OFFLINE")
+    online = tltool("cache", "fill", "recipe.json", cwd=tmp_path).stderr
+
+    assert f"in this host's cache, {mirror_of(address)} (" in offline
+    assert f"with a connection sends what {address} lacks" in offline
+    assert (facts["folder"], facts["unsent_to"]) == (str(mirror_of(address)), address)
+    assert not was_sent and system.glob(f"{root}/*/*/whole.json")
+    assert f"in {address} (" in online and "sends what" not in online

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tl_toolkit.api.base import reading_recipe
 from tl_toolkit.api.progress import handling
 from tl_toolkit.api.search import open_workers
+from tl_toolkit.catalog.published import is_offline
 from tl_toolkit.cluster.tasks import LOCAL, Cluster, LostTask
 from tl_toolkit.errors import OutputError, Problem, RecipeError
 from tl_toolkit.events import Event, Handler
@@ -55,7 +56,9 @@ def fill_features(
         progress: As in `finetune`: receives counts of images.
 
     Returns:
-        `folder` of the store, the number of `images`, `parts` and `seconds`.
+        `folder` of the store, the number of `images`, `parts` and `seconds`. Offline nothing is
+        sent to an object store: `folder` is then that of this host, and `unsent_to` the address
+        that the next run of the recipe with a connection sends it to; else it is "".
 
     Raises:
         RecipeError: Features cannot be stored, and why; no cluster answers; or its hosts would not
@@ -82,8 +85,11 @@ def fill_features(
         raise RecipeError(Problem("", f"features are not stored: {reason}", "", hint))
     from tl_toolkit.features.store import FeatureCache
 
+    root = FeatureCache(plan.recipe.features.location).root
+    unsent_to = find_address(root) if is_offline() else ""
     return {
-        "folder": name_objects(str(FeatureCache(plan.recipe.features.location).root)),
+        "folder": str(root) if unsent_to else name_objects(str(root)),
+        "unsent_to": unsent_to,
         "images": len({example.sha256 for example in context.manifest.examples if example.usable}),
         "parts": len(context.list_parts()),
         "seconds": round(time.perf_counter() - began, 1),

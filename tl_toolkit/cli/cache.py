@@ -47,10 +47,15 @@ def fill_command(as_json: bool, **options: Any) -> None:
         show_json(facts)
         return
     count, parts, seconds = facts["images"], facts["parts"], facts["seconds"]
+    place = f"this host's cache, {facts['folder']}" if facts["unsent_to"] else facts["folder"]
     print_message(
-        f"features of {count:,} images are stored, {parts:,} parts, in {facts['folder']} "
-        f"({seconds} s)"
+        f"features of {count:,} images are stored, {parts:,} parts, in {place} ({seconds} s)"
     )
+    if facts["unsent_to"]:
+        print_message(
+            f"offline nothing is sent: the next run of this recipe with a connection sends what "
+            f"{facts['unsent_to']} lacks"
+        )
 
 
 @cache_command.command("info", short_help="List stored features, and count extracted images.")
