@@ -14,7 +14,9 @@ from tests.features.test_features import recipe_of
 from tests.features.test_parts import values_of
 from tl_toolkit.errors import DataError, RecipeError
 from tl_toolkit.features.shared import SharedShards
+from tl_toolkit.features.store import FeatureCache
 from tl_toolkit.recipe.remote import mirror_of
+from tl_toolkit.runs.locks import hold
 from tl_toolkit.sources import stores
 
 
@@ -219,3 +221,59 @@ def test_what_was_filled_offline_lies_here_and_is_sent_later(photos, store, tmp_
     assert (facts["folder"], facts["unsent_to"]) == (str(mirror_of(address)), address)
     assert not was_sent and system.glob(f"{root}/*/*/whole.json")
     assert f"in {address} (" in online and "sends what" not in online
+
+
+def fill_entry(address, number, size=4):
+    """Stores a row of one image as a run does; returns its entry."""
+    entry = FeatureCache(mirror_of(address)).entry("0" * 32)
+    image = bytes([number]) * 32
+    with entry.write([image], [(size,)], "float32", "a test") as writer:
+        writer.add([np.full((1, size), number)])
+    return entry
+
+
+def test_copies_of_a_store_are_counted_and_deleted(store, tmp_path):
+    system, root, address, become = store
+    fill_entry(address, 1)
+    become("second")
+    FeatureCache(mirror_of(address)).entry("0" * 32).missing([bytes([1]) * 32])  # copies it
+    fill_entry(address, 2)
+    size = sum(shard.size for shard in FeatureCache(mirror_of(address)).shards())
+
+    (facts,) = json.loads(tltool("cache", "info", "--json", cwd=tmp_path).stdout)["shared"]
+    words = tltool("cache", "info", cwd=tmp_path).stderr
+    cleared = tltool("cache", "clear", cwd=tmp_path).stderr
+    after = json.loads(tltool("cache", "info", "--json", cwd=tmp_path).stdout)["shared"]
+
+    assert facts == {
+        "address": address, "folder": str(mirror_of(address)), "bytes": size, "entries": 2,
+        "unsent": 0,
+    }  # fmt: skip
+    assert f"2 entries of {address}, " in words and "not sent" not in words
+    assert f"2 entries of {address} deleted here" in cleared and "not deleted" not in cleared
+    assert after == [] and not any(mirror_of(address).iterdir())
+    assert len(system.glob(f"{root}/*/*/whole.json")) == 2
+    assert not system.glob(f"{root}/*/*/.sent")
+
+
+def test_what_a_store_lacks_and_what_is_written_is_not_deleted(store, tmp_path, monkeypatch):
+    system, root, address, become = store
+    fill_entry(address, 1)
+    with monkeypatch.context() as patch:
+        patch.setenv("TL_TOOLKIT_OFFLINE", "1")
+        fill_entry(address, 2)
+    draft = mirror_of(address) / ("0" * 32) / ".draft-1-x"
+    draft.mkdir()
+
+    with hold(draft):
+        words = tltool("cache", "info", cwd=tmp_path).stderr
+        cleared = tltool("cache", "clear", cwd=tmp_path).stderr
+        assert draft.exists()
+
+    assert f"2 entries of {address}, " in words and "1 of them not sent yet" in words
+    assert f"1 entry of {address} deleted here" in cleared
+    assert f"1 entry of {address} not deleted" in cleared and "with a connection" in cleared
+    entry = FeatureCache(mirror_of(address)).entry("0" * 32)
+    assert entry.missing([bytes([1]) * 32, bytes([2]) * 32]) == []  # sends one, copies the other
+    assert len(system.glob(f"{root}/*/*/whole.json")) == 2
+    assert "not deleted" not in tltool("cache", "clear", cwd=tmp_path).stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +65,7 @@ def show_info(as_json: bool) -> None:
     """List what is stored for each base and data, the least recently used first.
 
     What was used least recently is deleted first where room is needed. Images that runs took out
-    of Parquet and TFRecord files are counted below.
+    of Parquet and TFRecord files are counted below, and copies of what lies on object stores.
     """
     from tl_toolkit.features.store import FeatureCache
 
@@ -72,46 +73,27 @@ def show_info(as_json: bool) -> None:
     shards = cache.shards()
     total = sum(shard.size for shard in shards)
     if as_json:
-        entries = [
-            {
-                "path": str(shard.path),
-                "bytes": shard.size,
-                "images": shard.images,
-                "used": shard.used,
-                "made_by": shard.made_by,
-                "data": shard.data,
-            }
-            for shard in shards
-        ]
-        folder, images, size = _find_extracted()
-        extracted = {"folder": str(folder), "bytes": size, "images": images}
         show_json(
             {
                 "folder": str(cache.root),
                 "bytes": total,
-                "entries": entries,
-                "extracted": extracted,
+                "entries": [_list_values(shard) for shard in shards],
+                "extracted": _measure_extracted(),
                 "objects": _measure_objects(),
                 "copies": _measure_copies(),
+                "shared": _measure_shared(),
             }
         )
         return
-    groups: dict[tuple[str, str], list[Shard]] = {}
-    for shard in shards:
-        groups.setdefault((shard.made_by.partition(" before ")[0], shard.data), []).append(shard)
-    rows = [
-        [
-            base,
-            data or "unknown",
-            len(group),
-            Figure(describe_size(sum(shard.size for shard in group))),
-            describe_age(group[-1].used),
-        ]
-        for (base, data), group in sorted(groups.items(), key=lambda item: item[1][-1].used)
-    ]
-    if rows:
+    if rows := _list_rows(shards):
         show(build_table(["base", "images of", "entries", "size", "last used"], rows))
     print_message(f"{describe_size(total)} in {cache.root}")
+    for store in _measure_shared():
+        unsent = f", {store['unsent']} of them not sent yet" if store["unsent"] else ""
+        print_message(
+            f"{_count_entries(store['entries'])} of {store['address']}, "
+            f"{describe_size(store['bytes'])}, in {store['folder']}{unsent}"
+        )
     _print_extracted("")
     objects = _measure_objects()
     if objects["objects"]:
@@ -131,16 +113,26 @@ def show_info(as_json: bool) -> None:
 def clear_cache() -> None:
     """Delete all stored features, and what is here of object stores: all is made again when needed.
 
-    Images that runs took out of Parquet and TFRecord files stay.
+    Images that runs took out of Parquet and TFRecord files stay, and features that an object store
+    lacks.
     """
+    from tl_toolkit.features.copies import list_store_copies
     from tl_toolkit.features.store import FeatureCache
     from tl_toolkit.sources.copies import clear_copies
     from tl_toolkit.sources.object_cache import open_cache
 
     cache = FeatureCache()
     count, size = cache.clear()
-    entries = "1 entry" if count == 1 else f"{count} entries"
-    print_message(f"{entries} deleted, {describe_size(size)}, from {cache.root}")
+    print_message(f"{_count_entries(count)} deleted, {describe_size(size)}, from {cache.root}")
+    for store in list_store_copies():
+        count, size = store.clear()
+        if count:
+            what = f"{_count_entries(count)} of {store.address} deleted here"
+            print_message(f"{what}, {describe_size(size)}, from {store.folder}")
+        if store.unsent:
+            stay = f"{_count_entries(len(store.unsent))} of {store.address} not deleted"
+            why = "it may lack them, and the next run with a connection sends them"
+            print_message(f"{stay}: {why}; they lie in {store.folder}")
     count, size = open_cache().clear()
     if count:
         print_message(f"{count} objects of stores deleted, {describe_size(size)}")
@@ -148,6 +140,40 @@ def clear_cache() -> None:
     if count:
         print_message(f"{_count_copies(count)} deleted, {describe_size(size)}")
     _print_extracted(" stay, as finished runs read them")
+
+
+def _list_values(shard: Shard) -> dict[str, Any]:
+    return {
+        "path": str(shard.path),
+        "bytes": shard.size,
+        "images": shard.images,
+        "used": shard.used,
+        "made_by": shard.made_by,
+        "data": shard.data,
+    }
+
+
+def _list_rows(shards: Iterable[Shard]) -> list[list[Any]]:
+    """Returns a row for each base and data, the least recently used first."""
+    groups: dict[tuple[str, str], list[Shard]] = {}
+    for shard in shards:
+        groups.setdefault((shard.made_by.partition(" before ")[0], shard.data), []).append(shard)
+    return [
+        [
+            base,
+            data or "unknown",
+            len(group),
+            Figure(describe_size(sum(shard.size for shard in group))),
+            describe_age(group[-1].used),
+        ]
+        for (base, data), group in sorted(groups.items(), key=lambda item: item[1][-1].used)
+    ]
+
+
+def _measure_extracted() -> dict[str, Any]:
+    """Returns folder, number and bytes of the images that lay in files with others."""
+    folder, images, size = _find_extracted()
+    return {"folder": str(folder), "bytes": size, "images": images}
 
 
 def _measure_objects() -> dict[str, Any]:
@@ -166,6 +192,26 @@ def _measure_copies() -> dict[str, Any]:
 
     count, size = measure_copies()
     return {"folder": str(mirrors()), "bytes": size, "files": count}
+
+
+def _measure_shared() -> list[dict[str, Any]]:
+    """Returns address, folder, number and bytes of what is here of each shared feature store."""
+    from tl_toolkit.features.copies import list_store_copies
+
+    return [
+        {
+            "address": store.address,
+            "folder": str(store.folder),
+            "bytes": store.size,
+            "entries": len(store.sent) + len(store.unsent),
+            "unsent": len(store.unsent),
+        }
+        for store in list_store_copies()
+    ]
+
+
+def _count_entries(count: int) -> str:
+    return "1 entry" if count == 1 else f"{count} entries"
 
 
 def _count_copies(count: int) -> str:

@@ -24,6 +24,7 @@ from tl_toolkit.runs.lock_files import is_lock
 __all__ = [
     "DRAFT_PREFIX",
     "IMAGES",
+    "SENT",
     "WHOLE",
     "Shard",
     "ShardWriter",
@@ -37,6 +38,9 @@ __all__ = [
 
 DRAFT_PREFIX = ".draft-"
 """Prefix of the names of folders that are no shards yet, or no longer."""
+
+SENT = ".sent"
+"""An empty file in a shard that an object store holds, too: it may be deleted without loss."""
 
 WHOLE = "whole.json"
 IMAGES = "images.npy"

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from tl_toolkit.catalog.published import is_offline
-from tl_toolkit.features.shards import DRAFT_PREFIX, IMAGES, WHOLE, is_whole
+from tl_toolkit.features.shards import DRAFT_PREFIX, IMAGES, SENT, WHOLE, is_whole
 from tl_toolkit.runs.lock_files import is_lock
 from tl_toolkit.runs.locks import hold
 from tl_toolkit.sources.stores import Facts, copy_object, fetch_object, list_objects, put_object
@@ -61,6 +61,8 @@ class SharedShards:
         files = self._list()
         whole = {name for name, of_shard in files.items() if WHOLE in of_shard}
         own = {path.name for path in self._folder.glob("[!.]*/")}
+        for name in own & whole:
+            _mark(self._folder / name)
         for name in sorted(own - whole):
             if is_whole(self._folder / name):
                 self.push(self._folder / name)
@@ -80,9 +82,10 @@ class SharedShards:
         """
         if is_offline():
             return
-        names = sorted(path.name for path in shard.iterdir() if not is_lock(path.name))
+        names = {path.name for path in shard.iterdir() if not is_lock(path.name)} - {SENT}
         for name in sorted(names, key=lambda name: (name == WHOLE, name)):
             put_object(_FIELD, f"{self.address}/{shard.name}/{name}", shard / name)
+        _mark(shard)
 
     def _list(self) -> dict[str, dict[str, Facts]]:
         """Returns the files of each shard that is there, whole or not."""
@@ -113,6 +116,7 @@ class SharedShards:
                 if "/" not in name:
                     copy_object(f"{self.address}/{shard}/{name}", draft / name)
             if is_whole(draft):
+                _mark(draft)
                 copied = self._images[shard]
                 with contextlib.suppress(OSError):  # another process was faster
                     draft.rename(self._folder / shard)
@@ -127,3 +131,10 @@ class SharedShards:
                 yield draft
         finally:
             shutil.rmtree(draft, ignore_errors=True)
+
+
+def _mark(shard: Path) -> None:
+    """Notes that the store holds a shard."""
+    with contextlib.suppress(OSError):  # it counts as not sent, and is not deleted then
+        if not (shard / SENT).exists():
+            (shard / SENT).touch()

@@ -214,7 +214,7 @@ class FeatureCache:
         Returns:
             Whether they fit now; if they cannot, nothing is deleted.
         """
-        self._sweep()
+        self.sweep()
         shards = self.shards()
         spare = [shard for shard in shards if shard.path.parent.name not in keep]
         excess = sum(shard.size for shard in shards) + needed - budget
@@ -232,13 +232,13 @@ class FeatureCache:
         shards = self.shards()
         for shard in shards:
             delete_shard(shard.path)
-        self._sweep()
+        self.sweep()
         for folder in _folders_in(self.root):
             with contextlib.suppress(OSError):  # not empty
                 folder.rmdir()
         return len(shards), sum(shard.size for shard in shards)
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
         """Removes drafts of interrupted writers; a folder that no writer created stays."""
         for folder in _folders_in(self.root):
             for draft in folder.glob(f"{DRAFT_PREFIX}*"):

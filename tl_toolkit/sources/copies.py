@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tl_toolkit.errors import DataError, OutputError, Problem
-from tl_toolkit.recipe.remote import mirrors
+from tl_toolkit.recipe.remote import find_address, mirrors
 from tl_toolkit.runs.files import drafted, is_draft, write_json
 from tl_toolkit.sources.stores import Facts, copy_object, find_object
 
-__all__ = ["NOTES", "Copies", "clear_copies", "measure_copies"]
+__all__ = ["NOTES", "Copies", "clear_copies", "list_mirrors", "measure_copies"]
 
 NOTES = ".copies.json"
 """The file in a folder of copies that says which state of its object each of them is."""
@@ -89,6 +89,11 @@ class Copies:
         notes = {name: [*facts, changed] for name, (facts, changed) in self._notes.items()}
         with contextlib.suppress(OutputError):  # the copy is whole, and is made again next time
             write_json(self._folder / NOTES, notes)
+
+
+def list_mirrors() -> dict[str, Path]:
+    """Returns the folders of the cache that stand for folders of stores, by their addresses."""
+    return {find_address(folder): folder for folder in sorted(mirrors().glob("*/"))}
 
 
 def measure_copies() -> tuple[int, int]:
