@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -185,6 +187,37 @@ def test_a_row_without_an_image_is_named_by_its_address(send, bucket, tmp_path):
     assert str(inputs.files[1]) == f"{send.folder}/some.parquet#2"
     with pytest.raises(DataError, match=rf"^{send.folder}/none.parquet  holds no image$"):
         list_inputs(f"{send.folder}/none.parquet", None, print)
+
+
+@pytest.mark.parametrize(("name", "compression"), PACKED)
+def test_one_row_of_a_file_is_predicted_by_its_address(
+    send, bucket, monkeypatch, name, compression
+):
+    address = send(name, compression=compression)
+    read = count_reads(bucket[0], monkeypatch)
+
+    for item in (f"{address}#3", Path(f"{address}#3")):
+        inputs = list_inputs(item, None, print)
+        assert [path.read_bytes() for path in inputs.files] == [send.images[2].read_bytes()]
+
+    assert not inputs.missing
+    assert read == [f"{send.root}/{name}"]
+
+
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [
+        ("pets.parquet#99", "{}/pets.parquet#99  holds no image"),
+        ("none.parquet#3", "{}/none.parquet  no such object"),
+        ("pets.parquet#x", "without credentials"),
+        ("pets.parquet?key=pets.parquet#3", "without credentials"),
+    ],
+)
+def test_a_row_that_is_not_there_is_named_by_its_address(send, end, words):
+    send("pets.parquet")
+
+    with pytest.raises(DataError, match=re.escape(words.format(send.folder))):
+        list_inputs(f"{send.folder}/{end}", None, print)
 
 
 @pytest.mark.parametrize(

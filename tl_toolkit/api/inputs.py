@@ -17,7 +17,7 @@ from tl_toolkit.recipe.tree import show
 from tl_toolkit.runs.files import default_cache_dir
 from tl_toolkit.sources.addresses import find_source
 from tl_toolkit.sources.listing import name_some, suffixes_of
-from tl_toolkit.sources.members import INSIDE, holds_images, list_members
+from tl_toolkit.sources.members import INSIDE, holds_images, list_members, split_member
 from tl_toolkit.sources.objects import ObjectPath, as_path, is_address, name_object
 from tl_toolkit.sources.survey import list_images
 from tl_toolkit.sources.table_rows import name_image
@@ -114,8 +114,12 @@ def _extract(path: Path, missing: dict[Path, Problem]) -> list[Path]:
 
     A row without one is named as `shop.parquet#12`, and is one of the missing.
     """
-    if isinstance(path, ObjectPath) and holds_images(path.name):
-        path = find_source(path, "paths")
+    if isinstance(path, ObjectPath):
+        file, row = split_member(str(path))
+        if file:
+            path = Path(f"{find_source(file, 'paths')}#{row}")
+        elif holds_images(path.name):
+            path = find_source(path, "paths")
     members = list_members(path)
     if not members:
         return []
@@ -157,7 +161,7 @@ def _as_items(paths: Any) -> list[Any]:
 
 def _check_path(item: str | os.PathLike[str], where: str) -> Path:
     """Returns a path; an empty one would stand for the whole working directory."""
-    path = as_path(item)
+    path = _as_input(item)
     is_empty = not item.strip() if isinstance(item, str) else path == Path()
     if is_empty:
         expected = "An empty path is no image."
@@ -166,6 +170,13 @@ def _check_path(item: str | os.PathLike[str], where: str) -> Path:
         hint = 'run.predict(".") for all images below the working directory'
         raise DataError(Problem(where, f"= {item!r}", expected, hint))
     return path
+
+
+def _as_input(item: str | os.PathLike[str]) -> Path:
+    """Returns a path; in the address of a row, `s3://photos/shop.parquet#12`, a # is no secret."""
+    file, row = split_member(os.fspath(item))
+    path = as_path(file) if file else None
+    return ObjectPath(f"{path}#{row}") if isinstance(path, ObjectPath) else as_path(item)
 
 
 def _is_pillow(item: object) -> bool:
