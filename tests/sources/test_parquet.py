@@ -312,6 +312,20 @@ def test_rows_are_left_out_by_their_places(tmp_path):
     assert listing.excluded.describe().startswith("2 images left out")
 
 
+def test_rows_to_leave_out_that_are_not_there_are_named(tmp_path):
+    table = write(tmp_path / "a.parquet", make_rows(), features=FEATURES)
+    write(tmp_path / "other/b.parquet", make_rows(2), features=FEATURES)
+    rows = ["a.parquet#2", "a.parquet#999", "a.parquet#0", "other/b.parquet#2", "other/b.parquet#3"]
+    (tmp_path / "exclude.csv").write_text("\n".join(["path", *rows]))
+
+    listing, problems = list_recipe(table=table, exclude=tmp_path / "exclude.csv")
+
+    lost = ("a.parquet#999", "a.parquet#0", "other/b.parquet#3")
+    assert not problems
+    assert listing.excluded.images == 1
+    assert listing.excluded.missing == ", ".join(f"{tmp_path}/{name}" for name in lost)
+
+
 def test_init_recognizes_parquet(tmp_path):
     write(tmp_path / "pets/data/train-0.parquet", make_rows(), features=FEATURES)
 

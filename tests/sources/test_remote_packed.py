@@ -400,6 +400,22 @@ def test_commands_name_rows_by_the_address(send, tmp_path, monkeypatch):
         survey(str(tmp_path / "split.csv"), "csv", leakage="allow")
 
 
+@pytest.mark.parametrize(("name", "compression"), PACKED)
+def test_rows_to_leave_out_that_are_not_there_are_named(send, bucket, name, compression):
+    address, other = send(name, compression=compression), send(f"other/{name}")
+    secret = "s3://me:hunter2@b/pets.parquet#1"
+    rows = f"path\n{name}#2\n{name}#999\nother/{name}#999\nnone/{name}#1\n{secret}\n"
+    bucket[0].pipe(f"{send.root}/exclude.csv", rows.encode())
+
+    excluded = survey(address, exclude=f"{send.folder}/exclude.csv").excluded
+
+    assert excluded.images == 1
+    assert excluded.missing == (
+        f"{address}#999, {send.folder}/none/{name}#1, s3://...@b/pets.parquet#1"
+    )
+    assert not mirror_of_file(other).exists()  # no file of another set is copied for it
+
+
 def test_a_table_on_the_store_names_rows_of_a_file_beside_it(send, bucket):
     address = send("pets.parquet")
     rows = "".join(f"pets.parquet#{place},{place % 2}\n" for place in range(1, 9))

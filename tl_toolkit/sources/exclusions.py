@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import csv
+import functools
 import os
 from collections.abc import Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 
 from tl_toolkit.errors import DataError, Problem
-from tl_toolkit.recipe.remote import hide_credentials, name_object
+from tl_toolkit.recipe.remote import hide_credentials, is_address, mirror_of_file, name_object
+from tl_toolkit.sources.copies import Copies
 from tl_toolkit.sources.folders import describe_unreadable
 from tl_toolkit.sources.listing import Excluded, FieldProblem, Listing, name_some
+from tl_toolkit.sources.members import list_members, split_member
 from tl_toolkit.sources.places import Presence, join
 from tl_toolkit.sources.table_rows import name_image
 
@@ -63,24 +66,44 @@ def exclude_files(listing: Listing, table: Path) -> tuple[Listing, list[FieldPro
     kept = tuple(file for file in listing.files if name_image(file.path) not in reasons)
     missing = _find_missing(reasons, {name_image(file.path) for file in listing.files})
     if reasons and len(missing) == len(reasons):
-        what = f"{name!r} names no file that exists, as {hide_credentials(missing[0])!r}"
+        what = f"{name!r} names no file that exists, as {_show(missing[0])!r}"
         expected = "Paths in it are relative to its folder."
         return listing, [("exclude", Problem("data.exclude", what, expected))]
-    excluded = Excluded(
-        name, len(listing.files) - len(kept), name_some(map(hide_credentials, missing))
-    )
+    excluded = Excluded(name, len(listing.files) - len(kept), name_some(map(_show, missing)))
     return replace(listing, files=kept, excluded=excluded), []
+
+
+def _show(path: str) -> str:
+    """Returns a path without credentials; of `s3://photos/shop.parquet#12` the row stays."""
+    file, row = split_member(path)
+    return f"{hide_credentials(file)}#{row}" if file else hide_credentials(path)
 
 
 def _find_missing(reasons: Mapping[str, str], listed: Set[str]) -> list[str]:
     is_there = Presence(is_strict=False)  # images of another set may lie on a store out of reach
+    list_rows = functools.cache(_list_rows)
+
+    def is_row(path: str) -> bool:
+        file, _ = split_member(path)
+        if not (file and is_there(file)):
+            return False
+        rows = list_rows(file)
+        return rows is None or path in rows
+
     return [
-        path
-        for path in reasons
-        if path not in listed and not is_there(path) and not is_there(_file_of(path))
+        path for path in reasons if path not in listed and not is_there(path) and not is_row(path)
     ]
 
 
-def _file_of(path: str) -> str:
-    """Returns the file that an image lies in, of `shop.parquet#12`; the path itself of others."""
-    return path.rpartition("#")[0] or path
+def _list_rows(file: str) -> Set[str] | None:
+    """Returns the images in a file with others, as `shop.parquet#12`; None where nobody can say.
+
+    A file on a store is read if there is a copy of it: one of another set is not copied for this.
+    """
+    place = mirror_of_file(file) if is_address(file) else Path(file)
+    if is_address(file) and not Copies(place.parent).holds(place.name):
+        return None
+    try:
+        return {name_image(member) for member in list_members(place)}
+    except DataError:
+        return None
