@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import unicodedata
+from pathlib import Path
 
 import pytest
 
@@ -228,9 +229,24 @@ def test_a_run_of_a_table_equals_one_of_a_local_copy(bucket, table, tmp_path):
         receipt.read_text() for receipt in sorted(local.path.glob("phases/*/receipt.json"))
     ]
     assert f'csv: "{table}"' in (remote.path / "recipe.yaml").read_text()
-    others = remote.evaluate(table), local.evaluate(tmp_path / "photos" / "labels.csv")
+    others = remote.evaluate(Path(table)), local.evaluate(tmp_path / "photos" / "labels.csv")
     assert [values.pop("split") for values in others] == [table, f"{tmp_path}/photos/labels.csv"]
     assert others[0] == others[1]
+
+
+def test_evaluate_names_an_address_as_it_was_typed(bucket, table, tmp_path):
+    for name, _ in NAMES:
+        bucket[0].pipe(f"{bucket[1]}/{name}", b"no image")
+    run = tmp_path / "run"
+    run.mkdir()
+    recipe = dump_recipe(read_recipe(recipe_of(None, csv=table)).recipe)
+    contents = {"classes.json": '["ants", "bees"]', "status.json": "{}", "recipe.yaml": recipe}
+    for name, text in {**contents, "model.keras": ""}.items():
+        (run / name).write_text(text)
+
+    text = tltool("evaluate", run, "--data", table, cwd=tmp_path, code=3).stderr
+
+    assert f"{table}  holds no image that can be decoded" in text
 
 
 def splits_of(text):

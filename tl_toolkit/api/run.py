@@ -37,7 +37,7 @@ from tl_toolkit.runs.results import list_damaged, refuse_damaged
 from tl_toolkit.runs.states import describe_absent, name_run
 from tl_toolkit.runtime import numerics
 from tl_toolkit.sources.addresses import find_source
-from tl_toolkit.sources.objects import name_listed
+from tl_toolkit.sources.objects import as_path, name_listed
 from tl_toolkit.sources.read_ahead import ReadAhead
 
 if TYPE_CHECKING:
@@ -278,7 +278,7 @@ class Run(InFolder):
         for path, reason in skipped.items():
             progress(warning(f"skipped {path}: {reason}"))
         averaged = {"tta": [view.name for view in views]} if views else {}
-        split = name if data is None else str(data)
+        split = name if data is None else _name_data(data)
         return {"split": split, **metrics, **averaged, "skipped": skipped}
 
     def _join_yardsticks(
@@ -317,7 +317,7 @@ class Run(InFolder):
         manifest = Manifest(tuple(examples), self.classes, listing.columns)
         manifest = task.inspect_targets(manifest)
         if not manifest.of("test"):
-            raise DataError(Problem(str(data), "holds no image that can be decoded"))
+            raise DataError(Problem(_name_data(data), "holds no image that can be decoded"))
         return manifest
 
     def predict(
@@ -531,6 +531,11 @@ class Run(InFolder):
         sizes = Sizes(data.image_size, self.resize, data.channels)
         finished = finish_model(self._find_model(report), self._task, sizes, manifest, webp=webp)
         return publish(finished, self.folder, files=files, formats=chosen_formats)
+
+
+def _name_data(data: str | Path) -> str:
+    """Returns a folder or a table as it was typed: the path of an address has lost a slash."""
+    return data if isinstance(data, str) else str(as_path(data))
 
 
 def _report_views(views: Sequence[View], report: Handler) -> None:
