@@ -447,6 +447,32 @@ def test_remote_path_is_refused_in_a_sentence(values, field, path):
     assert "expected a local path" in text
 
 
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("S3://photos/x", "s3://photos/x"),
+        ("S3:/photos/x", "s3://photos/x"),
+        ("s3:/photos/x", "s3://photos/x"),
+        ("s4://photos/x", "s3://photos/x"),
+        ("s3a://photos/x", "s3://photos/x"),
+        ("GS://photos/x", "gs://photos/x"),
+        ("hdfs://photos/x", "copy the files here and name the local folder"),
+        ("s4://me:hunter2@photos/x", "copy the files here and name the local folder"),
+    ],
+)
+@pytest.mark.parametrize("field", ["data.train", "data.table", "data.exclude", "model.weights"])
+def test_the_address_that_is_meant_is_offered(values, field, path, meant):
+    text = refuse(values, field, path)
+
+    assert f"Try: {meant}" in text
+    assert "hunter2" not in text
+
+
+@pytest.mark.parametrize("path", ["S3://photos/x", "s3:/photos/x"])
+def test_no_address_is_offered_for_what_lies_on_this_machine(values, path):
+    assert "Try: copy the files here" in refuse(values, "model.start", path)
+
+
 @pytest.mark.parametrize("path", ["hdfs:a", "https://a/b", "/gcs/a", "a+b://c"])
 @pytest.mark.parametrize("field", ["data.train", "data.csv", "data.validation"])
 def test_images_lie_on_this_machine_or_on_an_object_store(values, field, path):

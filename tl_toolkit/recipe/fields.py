@@ -34,6 +34,7 @@ from tl_toolkit.recipe.remote import (
     mirror_of_source,
     name_object,
     name_source,
+    suggest_address,
 )
 
 __all__ = [
@@ -71,7 +72,7 @@ __all__ = [
 WORDS = "words"
 KIND = "kind"
 _REMOTE = re.compile(
-    r"^(?:/(?:cns|cfs|gcs|hdfs|readahead|placer|tfhub)(?:/|$)|(?:gs|s3|hdfs):|\w[\w+.-]+://)"
+    r"^(?:/(?:cns|cfs|gcs|hdfs|readahead|placer|tfhub)(?:/|$)|(?i:gs|s3|hdfs):|\w[\w+.-]+://)"
 )
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
@@ -275,7 +276,8 @@ def expand_home(path: str) -> str:
     return os.path.expanduser(path) if path == "~" or path.startswith("~/") else path
 
 
-def _as_local_path(value: object) -> Path:
+def _as_local_path(value: object, *, suggest: Callable[[str], str] | None = None) -> Path:
+    """Returns a path of this machine; `suggest` names what another one may mean, or ""."""
     if not isinstance(value, str | os.PathLike):
         raise PydanticCustomError(KIND, "{expected}", {"expected": "expected a path", "hint": ""})
     text = os.fspath(value)
@@ -283,16 +285,17 @@ def _as_local_path(value: object) -> Path:
         raise PydanticCustomError(KIND, "{expected}", {"expected": "expected a path", "hint": ""})
     path = os.path.abspath(expand_home(text)) if text else ""
     if fault := find_path_fault(text) or find_path_fault(path):
-        raise in_words(fault, hint="copy the files here and name the local folder")
+        meant = suggest(text) if suggest else ""
+        raise in_words(fault, hint=meant or "copy the files here and name the local folder")
     return Path(path)
 
 
-def _as_source(value: object) -> Path:
+def _as_source(value: object, *, suggest: Callable[[str], str] | None = None) -> Path:
     """Returns the path of a folder or a table; a list of files is written as a table."""
     if isinstance(value, list | tuple):
         expected = {"expected": "expected a path", "hint": TABLE_HINT}
         raise PydanticCustomError(KIND, "{expected}", expected)
-    return _as_local_path(value)
+    return _as_local_path(value, suggest=suggest)
 
 
 class Settings(Mapping[str, Any]):
@@ -363,7 +366,7 @@ def _as_keras_file(value: object) -> Path:
 def _read_weights(value: object) -> str:
     """Returns the path of a weight file, or its address."""
     if not (isinstance(value, str) and is_address(value)):
-        return str(_as_local_path(value))
+        return str(_as_local_path(value, suggest=suggest_address))
     if fault := find_object_fault(value):
         raise in_words(fault)
     return value
@@ -376,7 +379,7 @@ def _read_address(
 
     def read(value: object) -> Path:
         if not (isinstance(value, str) and is_address(value)):
-            return _as_source(value)
+            return _as_source(value, suggest=suggest_address)
         if fault := find_fault(value):
             raise in_words(fault)
         return stand_in(value)

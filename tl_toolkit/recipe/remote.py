@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
+from tl_toolkit.errors import nearest
 from tl_toolkit.runs.files import default_cache_dir
 
 __all__ = [
@@ -23,9 +24,11 @@ __all__ = [
     "name_object",
     "name_objects",
     "name_source",
+    "suggest_address",
 ]
 
-_SCHEMES = ("s3", "gs", "gcs", "abfs", "az", "file", "memory")
+_STORES = ("s3", "gs", "gcs", "abfs", "az")
+_SCHEMES = (*_STORES, "file", "memory")
 _ADDRESS = re.compile(rf"(?:{'|'.join(_SCHEMES)})://")
 _FILE = re.compile(r"(?i)(\.(csv|json|jsonl|parquet|tfrecords?(\.gz)?)|-\d{5}-of-\d{5}(\.gz)?)$")
 """What the names of files end in that hold or list images; a folder is named with a slash then."""
@@ -87,6 +90,23 @@ def find_source_fault(address: str) -> str:
         address: As it was written.
     """
     return find_object_fault(address) if _FILE.search(address) else find_address_fault(address)
+
+
+def suggest_address(text: str) -> str:
+    """Returns the address that a text probably means which is none; "" where none is near.
+
+    As of `S3://photos/x`, `s3:/photos/x` and `s4://photos/x`.
+
+    Args:
+        text: As it was written.
+    """
+    scheme, colon, rest = text.partition(":")
+    likeness = 0.5 if len(scheme) == 2 else 0.7  # of two letters one may be wrong
+    near = nearest(scheme, _STORES, likeness=likeness)
+    if not (colon and near) or near[0] != scheme[0].lower():
+        return ""
+    address = f"{near}://{rest.lstrip('/')}"
+    return "" if find_address_fault(address) else address
 
 
 def hide_credentials(text: str) -> str:
