@@ -154,6 +154,36 @@ def test_a_table_that_is_missing_or_too_large_is_named_by_its_address(bucket, ta
         survey(table)
 
 
+def test_near_names_of_the_folder_are_offered_for_a_table_that_is_missing(bucket, table):
+    for field in ("csv", "exclude", "table"):
+        recipe = recipe_of(None, **{"csv": table, field: f"{bucket[2]}/lables.csv"})
+        if field == "table":
+            del recipe["data"]["csv"]
+        with pytest.raises(
+            DataError, match=rf"data\.{field}: {bucket[2]}/lables.csv  no such object"
+        ) as caught:
+            check_recipe(read_recipe(recipe))
+        assert "A file is expected; did you mean 'labels.csv'?" in str(caught.value)
+
+
+@pytest.mark.parametrize("end", ["", "/nowhere"])
+def test_the_name_of_bucket_and_folder_is_asked_for_where_no_name_is_near(bucket, end, monkeypatch):
+    with pytest.raises(DataError, match="no such object") as caught:
+        find_source(f"{bucket[2]}{end}/other.csv", "--data")
+
+    assert str(caught.value).endswith("A file is expected.\n  Try: the name of bucket and folder")
+
+
+def test_a_table_that_is_missing_is_named_where_nobody_may_list_its_folder(bucket, monkeypatch):
+    def refuse(*arguments, **options):
+        raise PermissionError("Access Denied")
+
+    monkeypatch.setattr(type(bucket[0]), "find", refuse)
+
+    with pytest.raises(DataError, match=r"no such object\n.*\n.*the name of bucket and folder$"):
+        find_source(f"{bucket[2]}/none.csv", "--data")
+
+
 def test_a_table_with_another_header_is_named_by_its_address(bucket, tmp_path):
     write(bucket, tmp_path, NAMES, header="path,kind")
 

@@ -106,6 +106,13 @@ def test_a_missing_file_and_a_wrong_folder_are_named_together(bucket, tmp_path):
     assert "data.train" in text
 
 
+def test_a_near_name_is_offered_for_a_file_that_is_missing(bucket, send):
+    address = send()
+
+    with pytest.raises(WeightsError, match="did you mean 'lenet.weights.h5'"):
+        find_weights_file(address.replace("weights.h5", "weigths.h5"))
+
+
 def test_validate_names_the_address_where_all_is_well(bucket, send, tmp_path):
     address = send()
     (tmp_path / "r.yaml").write_text(dump_recipe(read(bucket[2], address).recipe))

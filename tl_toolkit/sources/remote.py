@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 from tl_toolkit.catalog.published import is_offline
-from tl_toolkit.errors import DataError, Problem, RecipeError
+from tl_toolkit.errors import DataError, Problem, RecipeError, closest
 from tl_toolkit.recipe.remote import (
     find_address,
     name_object,
@@ -133,9 +133,7 @@ def _copy(where: str, address: str, place: Path) -> None:
     try:
         facts = find_object(address)
     except FileNotFoundError:
-        expected = "A file is expected."
-        hint = f"{_TABLE}={address}/ if it is a folder" if where.startswith(_TABLE) else ""
-        raise DataError(Problem(where, "no such object", expected, hint)) from None
+        raise DataError(_describe_missing(where, address)) from None
     if place.suffix.lower() in _TABLES and facts.size > table_rows.MAX_BYTES:
         raise DataError(Problem(where, f"has more than {table_rows.MAX_BYTES >> 20} MiB"))
     Copies(place.parent).fetch(place.name, address, facts)
@@ -144,6 +142,20 @@ def _copy(where: str, address: str, place: Path) -> None:
         listed = index.stat().st_mtime_ns
         write_json(index, {**known, place.name: facts})  # else a listing may take an older copy
         os.utime(index, ns=(listed + 1, listed + 1))  # of all others it is as old as it was
+
+
+def _describe_missing(where: str, address: str) -> Problem:
+    """Returns that there is no such object, with the nearest name in its folder if one is near."""
+    folder, _, name = address.rpartition("/")
+    beside: Mapping[str, Facts] = {}
+    with contextlib.suppress(DataError):  # a store may let others read objects, and list none
+        beside = list_objects(folder, folder, deep=False)
+    near = closest(name, beside)
+    expected = f"A file is expected{'; ' if near else '.'}{near}"
+    hint = "" if near else "the name of bucket and folder"
+    if where.startswith(_TABLE):
+        hint = f"{_TABLE}={address}/ if it is a folder"
+    return Problem(where, "no such object", expected, hint)
 
 
 def _copy_packed(where: str, address: str, folder: Path) -> None:
