@@ -137,6 +137,18 @@ def test_a_store_that_cannot_be_written_is_named(photos, store, monkeypatch):
         fill(photos, address)
 
 
+def test_a_store_that_cannot_be_read_is_named(photos, store, monkeypatch):
+    system, root, address, become = store
+
+    def refuse(*arguments, **options):
+        raise PermissionError("403")
+
+    monkeypatch.setattr(type(system), "find", refuse)
+
+    with pytest.raises(DataError, match=f"features.location: {address}/.*cannot be read"):
+        fill(photos, address)
+
+
 @pytest.mark.slow
 def test_copies_stay_within_the_budget(photos, store):
     system, root, address, become = store

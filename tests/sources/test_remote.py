@@ -316,6 +316,31 @@ def test_a_store_that_stays_away_is_no_broken_image(bucket, monkeypatch):
         inspect(bucket[2], broken="skip")
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError("The specified bucket does not exist"),
+        PermissionError("Access Denied"),
+        ValueError("Invalid endpoint: localhost:9000"),
+        type("NoCredentialsError", (Exception,), {})("Unable to locate credentials"),
+    ],
+)
+def test_an_error_of_settings_says_what_to_set_and_not_that_it_may_pass(error):
+    def fail():
+        raise error
+
+    with pytest.raises(DataError) as caught:
+        stores.try_request("data.train: s3://nowhere/photos", fail)
+    assert "--resume" not in str(caught.value)
+    for name in ("bucket and folder", "AWS_ACCESS_KEY_ID", "AWS_ENDPOINT_URL, with http://"):
+        assert name in caught.value.problems[0].hint
+
+    with pytest.raises(DataError) as caught:
+        stores.try_request("data.train: gs://nowhere/photos", fail)
+    assert "bucket and folder" in caught.value.problems[0].hint
+    assert "AWS" not in str(caught.value)
+
+
 def test_what_was_inspected_before_a_failure_is_not_read_again(bucket, monkeypatch):
     monkeypatch.setenv("TL_TOOLKIT_REMOTE_GB", "0")
     monkeypatch.setattr(objects, "count_readers", lambda paths: 1)

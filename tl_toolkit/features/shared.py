@@ -90,7 +90,7 @@ class SharedShards:
     def _list(self) -> dict[str, dict[str, Facts]]:
         """Returns the files of each shard that is there, whole or not."""
         files: dict[str, dict[str, Facts]] = {}
-        for path, facts in list_objects(_FIELD, self.address).items():
+        for path, facts in list_objects(f"{_FIELD}: {self.address}", self.address).items():
             shard, _, name = path.partition("/")
             files.setdefault(shard, {})[name] = facts
         return files

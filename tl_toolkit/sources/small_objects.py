@@ -35,6 +35,7 @@ def read_object(where: str, address: str) -> bytes | None:
     Raises:
         DataError: It cannot be read.
     """
+    where = f"{where}: {address}"
     system, path = open_store(where, address)
 
     def read() -> bytes:
@@ -43,7 +44,7 @@ def read_object(where: str, address: str) -> bytes | None:
         return encoded
 
     with contextlib.suppress(FileNotFoundError):
-        return try_request(f"{where}: {address}", read, raising=FileNotFoundError)
+        return try_request(where, read, raising=FileNotFoundError)
     return None
 
 
@@ -100,14 +101,10 @@ def remove_object(where: str, address: str) -> None:
     Raises:
         DataError: It cannot be deleted.
     """
+    where = f"{where}: {address}"
     system, path = open_store(where, address)
     with contextlib.suppress(FileNotFoundError):
-        try_request(
-            f"{where}: {address}",
-            lambda: system.rm_file(path),
-            raising=FileNotFoundError,
-            verb="deleted",
-        )
+        try_request(where, lambda: system.rm_file(path), raising=FileNotFoundError, verb="deleted")
 
 
 def knows_conditions(where: str, folder: str) -> bool:
@@ -149,7 +146,8 @@ def _find_fault(where: str, folder: str) -> str:
 
 def _write_if(where: str, address: str, content: bytes, **condition: str) -> bool:
     """Writes an object on a condition that the store's library knows; returns whether it held."""
-    system, path = open_store(where, address)
+    place = f"{where}: {address}"
+    system, path = open_store(place, address)
 
     def write() -> bool:
         system.invalidate_cache()
@@ -163,7 +161,7 @@ def _write_if(where: str, address: str, content: bytes, **condition: str) -> boo
             raise
         return True
 
-    if try_request(f"{where}: {address}", write, verb="written"):
+    if try_request(place, write, verb="written"):
         return True
     # Or an earlier try has written it, and the answer was lost.
     return read_object(where, address) == content

@@ -30,6 +30,9 @@ __all__ = [
 _TAGS = ("ETag", "etag", "md5Hash", "content_md5", "md5", "LastModified", "mtime", "created")
 _SECRET = re.compile(r"(?i)((?:key|secret|token|password|sig|signature)=)[^\s;&,'\"]+")
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
+_SETTINGS = (FileNotFoundError, PermissionError, ValueError)
+"""Errors of a name, of access and of an endpoint, which were wrong before anything was read."""
+
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotImplementedError)
 _TRIES = 3  # each of a library that has its own
 _PAUSE_SECONDS = 0.5  # before the second try, and twice as long before each later one
@@ -154,8 +157,9 @@ def put_object(where: str, address: str, place: Path) -> None:
     Raises:
         DataError: It cannot be written.
     """
+    where = f"{where}: {address}"
     system, path = open_store(where, address)
-    try_request(f"{where}: {address}", lambda: system.put_file(str(place), path), verb="written")
+    try_request(where, lambda: system.put_file(str(place), path), verb="written")
 
 
 def _choose(root: str, found: Mapping[str, Any]) -> Iterator[tuple[str, Facts]]:
@@ -278,7 +282,7 @@ def try_request(
     """Returns what a call returns, which is tried again after errors that may pass.
 
     Args:
-        where: Name of the address in messages.
+        where: Name of the address in messages, with the address.
         call: A request to a store.
         raising: Errors that the caller takes.
         verb: What the request does, as messages say it of the object.
@@ -312,6 +316,25 @@ def _describe(where: str, error: Exception, verb: str = "read") -> DataError:
     text = hide_credentials(str(error).splitlines()[0] if str(error) else "")
     text = _SECRET.sub(r"\1...", text)
     what = f"cannot be {verb}: {type(error).__name__}: {text}"
+    if _is_of_settings(error):
+        expected = "Name, credentials and endpoint must be those of the store."
+        return DataError(Problem(where, what, expected, _name_settings(where)))
     expected = "What was read before is known: the same command goes on, a run with --resume."
     hint = "the connection, the credentials in the environment, and the name of bucket and folder"
     return DataError(Problem(where, what, expected, hint))
+
+
+def _is_of_settings(error: Exception) -> bool:
+    # Those of botocore without credentials are of its own classes.
+    return isinstance(error, _SETTINGS) or type(error).__name__.endswith("CredentialsError")
+
+
+def _name_settings(where: str) -> str:
+    """Returns what to look at, and to set for stores that speak S3."""
+    if "s3://" not in where:
+        return "the name of bucket and folder, and the credentials in the environment"
+    return (
+        "the name of bucket and folder; in the environment AWS_ACCESS_KEY_ID and "
+        "AWS_SECRET_ACCESS_KEY, and AWS_ENDPOINT_URL, with http:// or https://, of a store that is "
+        "not Amazon's (docs/scaling.md)"
+    )
