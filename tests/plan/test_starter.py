@@ -393,3 +393,18 @@ def test_init_reads_the_bands_of_tiff_files_and_leaves_photos_alone(tmp_path, dr
                 (photos / name / f"{number}.tif").write_bytes(encode_tiff_header(4, order))
         assert "  channels: 4 " in write_starter(photos, base="mobilenet").text
         assert read_shape(photos / "a" / "0.tif") == (8, 12, 4)
+
+
+@pytest.mark.parametrize("columns", [{"label": list("abababab")}, FLAGS, NUMBERS])
+@pytest.mark.parametrize(
+    ("split", "is_sampled"), [("validation", False), ("val", False), ("test", True), ("", True)]
+)
+def test_init_samples_no_validation_images_where_the_table_names_them(
+    write, columns, split, is_sampled
+):
+    splits = ["train"] * 4 + [split] * 4
+
+    starter, plan = plan_starter(write({**columns, "split": splits}))
+
+    assert ("  validation: 0.2 " in starter.text) == is_sampled
+    assert ("validation" in plan.images) != is_sampled

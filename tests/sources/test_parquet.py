@@ -336,6 +336,18 @@ def test_init_recognizes_parquet(tmp_path):
     assert "images   8 to be split" in checked.stderr
 
 
+def test_init_takes_the_splits_of_parquet(tmp_path):
+    for name in ("train", "validation", "test"):
+        file = tmp_path / f"pets/data/{name}-00000-of-00001.parquet"
+        write(file, make_rows(4), features=FEATURES)
+
+    tltool("init", "pets", "-o", "r.yaml", cwd=tmp_path)
+    checked = tltool("validate", "r.yaml", "data.leakage=allow", cwd=tmp_path)
+
+    assert "validation:" not in (tmp_path / "r.yaml").read_text()
+    assert "images   4 test, 4 train, 4 validation" in checked.stderr
+
+
 def test_a_check_names_copies_and_damaged_images_in_parquet_by_their_rows(tmp_path):
     broken = {"image": {"bytes": b"no image", "path": "x.png"}, "label": 0}
     file = write(tmp_path / "a.parquet", [*make_rows(), make_rows()[1], broken], features=FEATURES)

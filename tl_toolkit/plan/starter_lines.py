@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from tl_toolkit.recipe.remote import is_address, name_source
@@ -72,18 +72,21 @@ def write_classes(classes: Sequence[str], left_out: Sequence[str]) -> list[str]:
     return [*reasons, remark(f"  classes: [{names}]", "or add images, and remove this line")]
 
 
-def write_table(table: Path, place: Path, of_what: str) -> list[str]:
+def write_table(
+    table: Path, place: Path, of_what: str, *, splits: Collection[str | None]
+) -> list[str]:
     """Returns lines of `data` for a table.
 
     Args:
         table: The file or folder.
         place: Folder that the recipe will be in.
         of_what: As in `write_paths`.
+        splits: The splits of its images. If validation is one of them no fraction is taken.
     """
-    return [
-        f"  {field_of_table(table)}: {quote(_relative(table, place))}",
-        remark(f"  validation: {FRACTION}", f"this fraction of {of_what}"),
-    ]
+    source = f"  {field_of_table(table)}: {quote(_relative(table, place))}"
+    if "validation" in splits:
+        return [source]
+    return [source, remark(f"  validation: {FRACTION}", f"this fraction of {of_what}")]
 
 
 def name_after(table: Path) -> Path:

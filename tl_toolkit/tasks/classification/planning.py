@@ -167,8 +167,8 @@ def _propose_table(table: Path, place: Path) -> tuple[list[str], Listing, list[F
     """Returns lines of `data` for a table, what it lists, and problems that remain."""
     from tl_toolkit.plan.starter_lines import write_classes, write_table
 
-    lines = write_table(table, place, "each class")
     files, problems = read_table(table)
+    lines = write_table(table, place, "each class", splits={file.split for file in files})
     splits: dict[str, dict[str, list[str]]] = {"train": {}}
     for file in files:
         of_split = splits.setdefault(file.split or "train", {})

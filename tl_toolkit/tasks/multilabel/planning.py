@@ -164,12 +164,16 @@ class Planning(TaskPlanning):
         for file in files:
             for name in split_names(file.targets[0], section.separator):
                 counts[name] += 1
+        splits = Counter(file.split for file in files)
         return Proposal(
             opening=f"{len(files):,} images of any of {len(counts)} classes",
             counts=[(count, repr(name)) for name, count in counts.items()],
             task=_write_task(section),
-            data=[*write_table(source, place, "the images"), *_write_classes(classes)],
-            images=Counter(file.split for file in files),
+            data=[
+                *write_table(source, place, "the images", splits=splits),
+                *_write_classes(classes),
+            ],
+            images=splits,
             outputs=len(counts),
             folder=name_after(source),
             reason=reason,

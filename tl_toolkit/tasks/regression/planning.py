@@ -112,6 +112,7 @@ class Planning(TaskPlanning):
         listing, problems = _list_table(source, Splits(validation=0.2), numbers)
         if problems:
             raise DataError([problem for _, problem in problems])
+        splits = Counter(file.split for file in listing.files)
         return Proposal(
             opening=f"{len(listing.files):,} images with numbers: {', '.join(numbers)}",
             counts=(),
@@ -120,8 +121,8 @@ class Planning(TaskPlanning):
                 "  kind: regression",
                 f"  columns: [{', '.join(map(quote, numbers))}]",
             ],
-            data=write_table(source, place, "the images"),
-            images=Counter(file.split for file in listing.files),
+            data=write_table(source, place, "the images", splits=splits),
+            images=splits,
             outputs=len(numbers),
             folder=name_after(source),
             reason=f"columns of numbers: {name_some(numbers)}",
