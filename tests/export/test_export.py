@@ -98,6 +98,20 @@ def test_a_saved_model_is_a_layer_of_keras(published):
     np.testing.assert_allclose(outputs["probabilities"][:, 1], expected, atol=1e-5)
 
 
+def test_a_layer_of_keras_takes_bytes_of_encoded_images(published):
+    _, paths = published
+    pixels = np.random.default_rng(1).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    layers = {
+        name: keras.layers.TFSMLayer(paths["saved_model"], call_endpoint=name)
+        for name in ("serving_default", "serve_bytes")
+    }
+
+    outputs = layers["serve_bytes"](tf.constant([tf.io.encode_png(pixels).numpy()]))
+
+    expected = layers["serving_default"](pixels[np.newaxis])
+    np.testing.assert_allclose(outputs["probabilities"], expected["probabilities"], atol=1e-6)
+
+
 class Table(keras.layers.Layer):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
