@@ -9,6 +9,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from tests.export.test_export import CLASSES, build_model, finish
@@ -96,6 +97,23 @@ def test_the_process_cannot_import_the_package(tmp_path):
 
     assert child.returncode == 1
     assert "import of tl_toolkit halted" in child.stderr
+
+
+def test_a_saved_model_is_timed_whose_outputs_are_text_too(tmp_path, monkeypatch):
+    """Text would be an array of objects, which the outputs' file does not give back."""
+    spec = tf.TensorSpec((None, 4, 4, 3), tf.uint8, name="image")
+    signature = tf.function(
+        lambda image: {"label": tf.constant(["a"]), "mean": tf.reduce_mean(image)},
+        input_signature=[spec],
+    )
+    tf.saved_model.save(
+        tf.Module(), str(tmp_path / "model"), signatures={"serving_default": signature}
+    )
+    monkeypatch.setattr(graph_process, "set_threads", lambda count: None)
+
+    call, _ = graph_process.open_saved_model(str(tmp_path / "model"), 1)
+
+    assert list(call(np.ones((1, 4, 4, 3), np.float32))) == ["mean"]
 
 
 def test_a_model_that_its_runtime_refuses_is_told(tmp_path):

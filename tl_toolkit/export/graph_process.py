@@ -185,7 +185,7 @@ def open_keras_predict(path: str, threads: int) -> tuple[Call, str]:
 
 
 def open_saved_model(path: str, threads: int) -> tuple[Call, str]:
-    """Opens a SavedModel by TensorFlow, and calls `serving_default`.
+    """Opens a SavedModel by TensorFlow, and calls `serving_default`; of its outputs numbers stay.
 
     Args:
         path: The folder.
@@ -200,7 +200,8 @@ def open_saved_model(path: str, threads: int) -> tuple[Call, str]:
 
     def serve(images: Any, model: Any = model) -> Any:
         outputs = signature(image=tf.cast(images, dtype))
-        return {name: value.numpy() for name, value in outputs.items()}
+        numbers = {name: value for name, value in outputs.items() if value.dtype != tf.string}
+        return {name: value.numpy() for name, value in numbers.items()}
 
     return serve, f"TensorFlow {tf.__version__}"
 
