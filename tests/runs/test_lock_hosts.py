@@ -76,7 +76,11 @@ def find_own_boot():
 
 @pytest.fixture
 def disk(tmp_path):
-    """Two machines and the folder that both have mounted: each with the path where it sees it."""
+    """Two machines and the folder that both have mounted: each with the path where it sees it.
+
+    A mount keeps for seconds what it has seen of a file, its size too: what became of files is read
+    from the folder itself, `share`.
+    """
     require_hosts(tmp_path)
     (tmp_path / "share").mkdir()
     places = tmp_path / "on-first", tmp_path / "on-second"
@@ -85,7 +89,7 @@ def disk(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_folder_on_a_shared_disk_is_refused_until_its_host_is_dead(disk):
+def test_a_folder_on_a_shared_disk_is_refused_until_its_host_is_dead(disk, tmp_path):
     (first, there), (second, here) = disk
     for number in range(3):  # inodes are numbered as a mount sees files
         (there / f"other{number}").touch()
@@ -102,11 +106,11 @@ def test_a_folder_on_a_shared_disk_is_refused_until_its_host_is_dead(disk):
 
     with started(second, RACER, here / "run") as racer:
         assert racer.communicate("go\nend\n")[0].split() == ["ready", "held"]
-    assert os.listdir(there / "run") == []
+    assert os.listdir(tmp_path / "share/run") == []
 
 
 @pytest.mark.slow
-def test_a_host_that_was_taken_for_dead_leaves_the_lock_of_its_follower(disk):
+def test_a_host_that_was_taken_for_dead_leaves_the_lock_of_its_follower(disk, tmp_path):
     (first, there), (second, here) = disk
     (there / "run").mkdir()
     with (
@@ -119,10 +123,10 @@ def test_a_host_that_was_taken_for_dead_leaves_the_lock_of_its_follower(disk):
 
         suspended.communicate("end\n")
 
-        assert find_holder(here / "run")["host"] == "second"
-        assert os.listdir(here / "run") == [".writing"]
+        assert find_holder(tmp_path / "share/run")["host"] == "second"
+        assert os.listdir(tmp_path / "share/run") == [".writing"]
         follower.communicate("end\n")
-    assert os.listdir(here / "run") == []
+    assert os.listdir(tmp_path / "share/run") == []
 
 
 def take(racer):
@@ -194,8 +198,8 @@ def test_two_fine_tunes_on_two_hosts_and_one_run_folder(disk, tmp_path, write_re
 
     assert refused.returncode == 2 and "on first since" in refused.stderr
     assert done.returncode == 0, done.stderr
-    assert json.loads((there / "run/status.json").read_text())["state"] == "done"
-    assert not (there / "run/.writing").exists()
+    assert json.loads((tmp_path / "share/run/status.json").read_text())["state"] == "done"
+    assert not (tmp_path / "share/run/.writing").exists()
 
 
 def wait_for(path, process, log):
