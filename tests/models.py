@@ -1,5 +1,8 @@
 """Models, tasks and images of recipes, in one call."""
 
+import numpy as np
+import tensorflow as tf
+
 from tl_toolkit.architectures.heads import HeadLayers
 from tl_toolkit.events import ignore
 from tl_toolkit.plan.check import check_recipe
@@ -19,6 +22,18 @@ def build_transfer(base, *, classes=3, head=None, task=None, size=(32, 32), seed
     names = [f"class{number}" for number in range(classes)]
     task = task or Classification(names, layers_of(head))
     return assemble(BaseSettings(base, **settings), task, image_size=size, seed=seed)
+
+
+def measure_parts(transfer, split):
+    """The largest difference between the outputs of a model and of its parts, on two images."""
+    random = np.random.default_rng(0)
+    images = tf.constant(transfer.sample_images(random, 2))
+    sampled = transfer.task.sample_inputs(random, 2, transfer.image.shape[1:3])
+    further = [tf.constant(values) for values in sampled]  # Keras mixes no tensors and arrays
+    whole = transfer.model(transfer.join_inputs(images, further), training=False)
+    entering = transfer.join_inputs(split.prefix.model(images, training=False), further)
+    parts = split.suffix.model(entering, training=False)
+    return transfer.task.measure_differences(parts.numpy(), whole.numpy()).max()
 
 
 def layers_of(head=None):

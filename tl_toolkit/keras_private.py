@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -141,11 +141,12 @@ def forget_calls(operation: keras.Operation) -> None:
     operation._outbound_nodes.clear()
 
 
-def constants_of(call: Call) -> list[Any]:
+def constants_of(call: Call, *, without: Container[str] = ()) -> list[Any]:
     """Returns what a call was passed besides tensors of the graph, as the 2.0 of `x * 2.0`.
 
     Args:
         call: A call of a graph.
+        without: Keyword arguments that are left out.
 
     Returns:
         The values of the positional arguments, then of the keyword arguments by name.
@@ -153,7 +154,8 @@ def constants_of(call: Call) -> list[Any]:
     import keras
     import tensorflow as tf
 
-    arguments = tf.nest.flatten([call.arguments.args, dict(call.arguments.kwargs)])
+    keywords = {name: value for name, value in call.arguments.kwargs.items() if name not in without}
+    arguments = tf.nest.flatten([call.arguments.args, keywords])
     return [value for value in arguments if not isinstance(value, keras.KerasTensor)]
 
 

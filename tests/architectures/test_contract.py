@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.models import build_transfer
+from tests.models import build_transfer, measure_parts
 from tl_toolkit.architectures.graph import find_cuts, layer_variables
 from tl_toolkit.catalog.lookup import ARCHITECTURES, check_image_size, find_architecture
 from tl_toolkit.recipe.schema import Phase
@@ -274,6 +274,7 @@ def test_a_batch_of_its_own_boundary_trains(name):
     phase = Phase(name="tune", epochs=1, optimizer="sgd", learning_rate=1e-3)
 
     check_whole(transfer, split)
+    assert measure_parts(transfer, split) < 1e-5
     steps = Steps(split, build_optimizer(phase), task=transfer.task, batch_size=3)
     (loss,), _ = steps.train(split.prefix(images), np.array([0, 1, 2], np.int32))
 

@@ -29,7 +29,7 @@ from tl_toolkit.transfer.freezing import (
     set_trainable,
     split_at,
 )
-from tl_toolkit.transfer.precision import in_precision, set_precision
+from tl_toolkit.transfer.precision import set_precision
 
 
 class CompiledPhases:
@@ -99,8 +99,7 @@ class CompiledPhases:
         )  # fmt: skip
         steps.set_factors(find_rate_factors(self.transfer, phase))
         if split.cut.name not in self._checked:
-            with in_precision(self.transfer, "float32"):  # whose rounding hides no other graph
-                check_whole(self.transfer, split)
+            check_whole(self.transfer, split)
             self._checked.add(split.cut.name)
         self._compiled[key] = split, steps
         return split, steps
