@@ -6,6 +6,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tl_toolkit.images.decoder import (
+    decode_bytes,
     decode_image,
     explain,
     resize_image,
@@ -17,9 +18,22 @@ from tl_toolkit.sources.listing import MAX_PIXELS
 SIDEWAYS = "II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0".encode("latin-1")
 
 
+def decode(encoded):
+    """The pixels of an image, the same by the graph of all kinds and by that of its own."""
+    try:
+        pixels = decode_image(encoded)
+    except tf.errors.InvalidArgumentError as error:
+        with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+            decode_bytes(encoded)
+        assert explain(caught.value) == explain(error)
+        raise
+    np.testing.assert_array_equal(decode_bytes(encoded), pixels)
+    return pixels
+
+
 def refusal(encoded):
     with pytest.raises(tf.errors.InvalidArgumentError) as caught:
-        decode_image(encoded)
+        decode(encoded)
     return explain(caught.value)
 
 
@@ -63,7 +77,7 @@ def with_segment(jpeg, content, marker=0xE1):
 def test_pixels_equal_those_of_pillow(kind, mode, options, draw, encode, read_with_pillow):
     encoded = encode(draw(mode), kind, **options)
 
-    image = decode_image(encoded)
+    image = decode(encoded)
 
     assert image.dtype == tf.uint8
     np.testing.assert_array_equal(image, read_with_pillow(encoded))
@@ -78,7 +92,7 @@ def test_cmyk_is_within_one_level_of_pillow(marker, draw, encode, read_with_pill
     elif marker is None:
         encoded = encoded[:place] + encoded[place + 16 :]
 
-    image = decode_image(encoded).numpy().astype(int)
+    image = decode(encoded).numpy().astype(int)
 
     # TensorFlow and Pillow round the product of ink and black differently.
     assert np.abs(image - read_with_pillow(encoded)).max() <= 1
@@ -88,14 +102,14 @@ def test_cmyk_is_within_one_level_of_pillow(marker, draw, encode, read_with_pill
 def test_sixteen_bits_are_cut_to_the_upper_eight(channels, write_png):
     pixels = np.random.default_rng(0).integers(0, 1 << 16, (9, 7, channels), dtype=np.uint16)
 
-    image = decode_image(write_png(pixels))
+    image = decode(write_png(pixels))
 
     np.testing.assert_array_equal(image, pixels[..., :3] >> 8)
 
 
 def test_kind_is_told_by_content_alone(draw, encode):
     # The decoder gets no name; of each kind the first bytes must be enough.
-    shapes = {kind: decode_image(encode(draw(), kind)).shape for kind in ("JPEG", "PNG", "WEBP")}
+    shapes = {kind: decode(encode(draw(), kind)).shape for kind in ("JPEG", "PNG", "WEBP")}
 
     assert set(shapes.values()) == {(36, 52, 3)}
 
@@ -105,8 +119,8 @@ def test_animation_gives_its_first_frame(draw, encode, read_with_pillow):
     gif = encode(first, "GIF", save_all=True, append_images=later_frames)
     apng = encode(draw(), "PNG", save_all=True, append_images=[draw(seed=1)])
 
-    np.testing.assert_array_equal(decode_image(gif), first.convert("RGB"))
-    np.testing.assert_array_equal(decode_image(apng), read_with_pillow(apng))
+    np.testing.assert_array_equal(decode(gif), first.convert("RGB"))
+    np.testing.assert_array_equal(decode(apng), read_with_pillow(apng))
 
 
 def test_gif_is_read_no_further_than_its_first_frame(draw, encode):
@@ -114,14 +128,14 @@ def test_gif_is_read_no_further_than_its_first_frame(draw, encode):
     whole = encode(first, "GIF", save_all=True, append_images=[draw("P", seed=1)])
     alone = encode(first, "GIF")
 
-    np.testing.assert_array_equal(decode_image(whole[:-40]), first.convert("RGB"))
-    np.testing.assert_array_equal(decode_image(alone.rstrip(b";")), first.convert("RGB"))
+    np.testing.assert_array_equal(decode(whole[:-40]), first.convert("RGB"))
+    np.testing.assert_array_equal(decode(alone.rstrip(b";")), first.convert("RGB"))
 
 
 def test_transparent_pixels_of_a_gif_keep_the_colour_of_their_palette(draw, encode):
     image = draw("P")
 
-    decoded = decode_image(encode(image, "GIF", transparency=image.getpixel((0, 0))))
+    decoded = decode(encode(image, "GIF", transparency=image.getpixel((0, 0))))
 
     np.testing.assert_array_equal(decoded, image.convert("RGB"))
 
@@ -129,7 +143,7 @@ def test_transparent_pixels_of_a_gif_keep_the_colour_of_their_palette(draw, enco
 def test_large_gif_frame_with_many_blocks_is_found(encode):
     noise = np.random.default_rng(0).integers(0, 256, (1500, 1500), dtype=np.uint8)  # 12,000 blocks
 
-    image = decode_image(encode(Image.fromarray(noise), "GIF"))
+    image = decode(encode(Image.fromarray(noise), "GIF"))
 
     np.testing.assert_array_equal(image[..., 0], noise)
 
@@ -143,15 +157,15 @@ def test_gif_with_a_palette_of_its_frame_is_read(draw, encode, read_with_pillow)
     local = screen + gif[position : position + 9] + flags + gif[13 : 13 + table]
     local += gif[position + 10 :]
 
-    np.testing.assert_array_equal(decode_image(local), read_with_pillow(gif))
+    np.testing.assert_array_equal(decode(local), read_with_pillow(gif))
 
 
 def test_bmp_rows_may_run_downwards_and_bytes_may_follow(draw, encode, read_with_pillow):
     bmp = encode(draw(), "BMP")
     flipped = bmp[:22] + struct.pack("<i", -36) + bmp[26:]
 
-    np.testing.assert_array_equal(decode_image(bmp + b"\0\0"), read_with_pillow(bmp))
-    np.testing.assert_array_equal(decode_image(flipped), read_with_pillow(bmp)[::-1])
+    np.testing.assert_array_equal(decode(bmp + b"\0\0"), read_with_pillow(bmp))
+    np.testing.assert_array_equal(decode(flipped), read_with_pillow(bmp)[::-1])
 
 
 # --- orientation -------------------------------------------------------------------------------
@@ -162,7 +176,7 @@ def test_bmp_rows_may_run_downwards_and_bytes_may_follow(draw, encode, read_with
 def test_orientation_is_applied_as_by_pillow(kind, orientation, draw, encode, read_with_pillow):
     encoded = encode(draw(), kind, orientation=orientation)
 
-    image = decode_image(encoded)
+    image = decode(encoded)
 
     assert image.shape == ((36, 52, 3) if orientation < 5 else (52, 36, 3))
     np.testing.assert_array_equal(image, read_with_pillow(encoded))
@@ -181,14 +195,14 @@ def test_both_byte_orders_are_read(draw, encode):
     motorola = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
 
     for block in (SIDEWAYS, motorola):
-        assert decode_image(with_segment(plain, b"Exif\0\0" + block)).shape == (52, 36, 3)
+        assert decode(with_segment(plain, b"Exif\0\0" + block)).shape == (52, 36, 3)
 
 
 @pytest.mark.parametrize(("kind", "value"), [(1, b"\x06\0\0\0"), (4, b"\x06\0\0\0")])
 def test_orientation_may_be_a_byte_or_a_long(kind, value, draw, encode):
     block = SIDEWAYS[:12] + struct.pack("<H", kind) + SIDEWAYS[14:18] + value + SIDEWAYS[22:]
 
-    image = decode_image(with_segment(encode(draw(), "JPEG"), b"Exif\0\0" + block))
+    image = decode(with_segment(encode(draw(), "JPEG"), b"Exif\0\0" + block))
 
     assert image.shape == (52, 36, 3)
 
@@ -198,7 +212,7 @@ def test_exif_is_found_behind_other_segments(draw, encode):
     jpeg = with_segment(jpeg, b"http://ns.adobe.com/xap/1.0/\0<x/>")
     jpeg = with_segment(jpeg, bytes(60_000), marker=0xE2)
 
-    assert decode_image(jpeg).shape == (52, 36, 3)
+    assert decode(jpeg).shape == (52, 36, 3)
 
 
 def test_exif_is_found_behind_bytes_of_no_segment(draw, encode):
@@ -206,7 +220,7 @@ def test_exif_is_found_behind_bytes_of_no_segment(draw, encode):
     place = jpeg.index(b"\xff\xe1")
 
     for filling in (b"\xff", b"\xff\xff", b"\0", b"abc"):
-        assert decode_image(jpeg[:place] + filling + jpeg[place:]).shape == (52, 36, 3)
+        assert decode(jpeg[:place] + filling + jpeg[place:]).shape == (52, 36, 3)
 
 
 def test_exif_is_found_behind_a_chunk_of_odd_length_in_webp(draw, encode):
@@ -216,15 +230,15 @@ def test_exif_is_found_behind_a_chunk_of_odd_length_in_webp(draw, encode):
     longer = webp[:place] + b"JUNK" + struct.pack("<I", 3) + b"abc\0" + webp[place:]
     longer = longer[:4] + struct.pack("<I", len(longer) - 8) + longer[8:]
 
-    assert decode_image(longer).shape == (52, 36, 3)
+    assert decode(longer).shape == (52, 36, 3)
 
 
 def test_exif_is_found_behind_the_pixels_of_a_png(draw, write_png):
     pixels = np.asarray(draw())
 
-    assert decode_image(write_png(pixels, after=[(b"eXIf", SIDEWAYS)])).shape == (52, 36, 3)
-    assert decode_image(write_png(pixels, before=[(b"eXIf", SIDEWAYS)])).shape == (52, 36, 3)
-    assert decode_image(write_png(pixels, before=[(b"tEXt", SIDEWAYS)])).shape == (36, 52, 3)
+    assert decode(write_png(pixels, after=[(b"eXIf", SIDEWAYS)])).shape == (52, 36, 3)
+    assert decode(write_png(pixels, before=[(b"eXIf", SIDEWAYS)])).shape == (52, 36, 3)
+    assert decode(write_png(pixels, before=[(b"tEXt", SIDEWAYS)])).shape == (36, 52, 3)
 
 
 @pytest.mark.parametrize(
@@ -246,9 +260,9 @@ def test_exif_is_found_behind_the_pixels_of_a_png(draw, write_png):
 def test_damaged_exif_counts_as_upright(block, draw, encode):
     plain = encode(draw(), "JPEG")
 
-    image = decode_image(with_segment(plain, b"Exif\0\0" + block))
+    image = decode(with_segment(plain, b"Exif\0\0" + block))
 
-    np.testing.assert_array_equal(image, decode_image(plain))
+    np.testing.assert_array_equal(image, decode(plain))
 
 
 # --- refusals ----------------------------------------------------------------------------------
@@ -358,7 +372,7 @@ def test_random_damage_never_does_more_than_refuse(draw, encode):
         for place in random.integers(0, 120, 3):
             damaged[place] = random.integers(256)
         try:
-            outcomes.add(decode_image(bytes(damaged)).shape[2])
+            outcomes.add(decode(bytes(damaged)).shape[2])
         except tf.errors.InvalidArgumentError as error:
             outcomes.add("refused")
             assert explain(error)

@@ -20,6 +20,7 @@ from tl_toolkit.catalog.records import RGB
 from tl_toolkit.images.decoder import (
     DECODER_VERSION,
     REFUSED,
+    decode_bytes,
     decode_image,
     decode_without_webp,
     turn_upright,
@@ -115,7 +116,9 @@ def decode_file(encoded: bytes, channels: int) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: The image is refused.
     """
-    if channels == RGB or not encoded.startswith(TIFF_MAGICS):
+    if channels == RGB:
+        return decode_bytes(encoded)
+    if not encoded.startswith(TIFF_MAGICS):
         return find_decoder(channels)(tf.constant(encoded))
     try:
         pixels, orientation = read_tiff(encoded, channels)

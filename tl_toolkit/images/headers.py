@@ -6,7 +6,9 @@ file can be read past its end without an error, and `size`, its length without t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -25,6 +27,15 @@ from tl_toolkit.sources.listing import MAX_BYTES, MAX_PIXELS
 
 KINDS = ("unknown", "jpeg", "png", "gif", "bmp", "webp")
 PADDING = 64
+
+_MAGICS: Mapping[str, Sequence[Mapping[int, bytes]]] = {
+    "jpeg": [{0: b"\xff\xd8\xff"}],
+    "png": [{0: b"\x89PNG\r\n\x1a\n"}],
+    "gif": [{0: b"GIF87a"}, {0: b"GIF89a"}],
+    "bmp": [{0: b"BM"}],
+    "webp": [{0: b"RIFF", 8: b"WEBP"}],
+}
+"""For each kind, the bytes that a file has at some positions; there may be several."""
 
 _ANIMATION_FLAG, _ALPHA_FLAG = 0x02, 0x10  # of the WebP chunk VP8X
 
@@ -69,18 +80,36 @@ def pad_bytes(encoded: tf.Tensor) -> tf.Tensor:
     return tf.pad(tf.io.decode_raw(encoded, tf.uint8), [[0, PADDING]])
 
 
-def read_header(encoded: tf.Tensor, data: tf.Tensor) -> Header:
+def find_kind(encoded: bytes) -> int:
+    """Returns the kind of an image file that is in memory, as `read_header` finds it in a graph.
+
+    Args:
+        encoded: The bytes of the file.
+
+    Returns:
+        Index into KINDS; that of "unknown" for a file of more than MAX_BYTES, which is refused.
+    """
+    if len(encoded) > MAX_BYTES:
+        return 0
+    for kind, magics in _MAGICS.items():
+        for magic in magics:
+            if all(encoded.startswith(text, place) for place, text in magic.items()):
+                return KINDS.index(kind)
+    return 0
+
+
+def read_header(encoded: tf.Tensor, data: tf.Tensor, kind: int | None = None) -> Header:
     """Reads kind and size, and the reason to refuse the image if there is one.
 
     Args:
         encoded: string (), the bytes of an image file.
         data: The same as uint8 (n,), from `pad_bytes`.
+        kind: What `find_kind` says of all files; None reads it from each.
 
     Returns:
         The header. A JPEG without a readable frame header raises InvalidArgumentError.
     """
     size = tf.cast(tf.strings.length(encoded), tf.int64)
-    kind = _find_kind(data)
     readers: list[Callable[[], _Fields]] = [
         lambda: _refuse_unknown(data, size),
         lambda: _read_jpeg(encoded, data, size),
@@ -89,8 +118,12 @@ def read_header(encoded: tf.Tensor, data: tf.Tensor) -> Header:
         lambda: _read_bmp(data, size),
         lambda: _read_webp(data, size),
     ]
-    fields = tf.switch_case(tf.where(size > MAX_BYTES, 0, kind), readers)
-    header = Header(kind, *fields)
+    if kind is None:
+        found = _find_kind(data)
+        fields = tf.switch_case(tf.where(size > MAX_BYTES, 0, found), readers)
+    else:
+        found, fields = tf.constant(kind), readers[kind]()
+    header = Header(found, *fields)
     return header._replace(refusal=_refuse(header, size), size=tf.minimum(header.size, size))
 
 
@@ -133,13 +166,15 @@ def _first_of(*cases: tuple[tf.Tensor, str | tf.Tensor]) -> tf.Tensor:
 
 def _find_kind(data: tf.Tensor) -> tf.Tensor:
     is_kind = {
-        "jpeg": _starts(data, b"\xff\xd8\xff"),
-        "png": _starts(data, b"\x89PNG\r\n\x1a\n"),
-        "gif": _starts(data, b"GIF87a") | _starts(data, b"GIF89a"),
-        "bmp": _starts(data, b"BM"),
-        "webp": _starts(data, b"RIFF") & _starts(data, b"WEBP", 8),
+        kind: functools.reduce(operator.or_, (_has(data, magic) for magic in magics))
+        for kind, magics in _MAGICS.items()
     }
     return tf.add_n([tf.cast(is_kind[name], tf.int32) * KINDS.index(name) for name in is_kind])
+
+
+def _has(data: tf.Tensor, magic: Mapping[int, bytes]) -> tf.Tensor:
+    found = (_starts(data, text, place) for place, text in magic.items())
+    return functools.reduce(operator.and_, found)
 
 
 def _refuse(header: Header, size: tf.Tensor) -> tf.Tensor:
