@@ -11,7 +11,12 @@ import numpy as np
 
 from tl_toolkit.architectures.graph import layer_variables
 from tl_toolkit.catalog.keras_archive import open_hdf5
-from tl_toolkit.catalog.weight_files import SavedWeight, WeightsInfo, inspect_weights
+from tl_toolkit.catalog.weight_files import (
+    SavedWeight,
+    WeightsInfo,
+    inspect_weights,
+    recall_weights,
+)
 from tl_toolkit.catalog.weight_matching import Match, match_layers, recognise
 from tl_toolkit.errors import Problem, WeightsError
 from tl_toolkit.keras_private import flatten_layers
@@ -86,7 +91,7 @@ def load_weights(
             weight has changed then.
     """
     layers = target.layers if isinstance(target, keras.Model) else target
-    info = inspect_weights(path)
+    info = recall_weights(path)
     variables, match = _match(layers, info)
     if not match.fits:
         raise _misfit_error(info, match, recognise(info))
@@ -111,7 +116,7 @@ def fits_layers(layers: Sequence[keras.layers.Layer], path: str | Path) -> bool:
     Raises:
         WeightsError: The file is damaged.
     """
-    return _match(layers, inspect_weights(path))[1].fits
+    return _match(layers, recall_weights(path))[1].fits
 
 
 def _match(
