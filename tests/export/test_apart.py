@@ -23,14 +23,14 @@ def test_model_and_inputs_may_be_written_after_the_process_began(tmp_path):
     script, model = tmp_path / "script.py", tmp_path / "model"
     script.write_text(
         "import pathlib, shutil, sys\n"
-        "sys.stdin.read()\n"
+        "sys.stdin.readline()\n"
         "assert pathlib.Path(sys.argv[1]).read_text() == 'written'\n"
         "shutil.copy(sys.argv[2], sys.argv[3])\n"
     )
 
     with started(str(script), [str(model)], {}, failure="cannot be run") as run:
         model.write_text("written")
-        outputs = run({"numbers": np.arange(3)})
+        outputs = run({"numbers": np.arange(3)})()
 
     assert outputs["numbers"].tolist() == [0, 1, 2]
 
@@ -46,7 +46,7 @@ def test_a_process_that_is_forked_meanwhile_holds_up_nothing(tmp_path):
 
     with started(str(script), ["model"], {}, failure="cannot be run") as run:
         forked.start()
-        outputs = run({"numbers": np.arange(3)})
+        outputs = run({"numbers": np.arange(3)})()
 
     assert outputs["numbers"].tolist() == [0, 1, 2]
     assert forked.is_alive()

@@ -9,9 +9,10 @@ import pytest
 import tensorflow as tf
 
 import tl_toolkit
+from tests.export.unequal import ask
 from tl_toolkit.export import serving_process
 from tl_toolkit.export.apart import find_last_line
-from tl_toolkit.export.asking import ask, read_numerics
+from tl_toolkit.export.asking import read_numerics
 
 PIXELS = np.full((1, 2, 2, 3), 7, np.uint8)
 
@@ -90,23 +91,22 @@ def test_it_is_told_what_its_caller_computes_with():
         set_tf32(before["tf32"])
 
 
-def test_the_toolkit_cannot_be_imported_there_although_the_path_holds_it():
+@pytest.mark.parametrize("name", ["tl_toolkit", "keras"])
+def test_the_toolkit_and_keras_cannot_be_imported_there_although_the_path_holds_them(name):
     """A process of its own, as the script is run; without TensorFlow."""
     code = f"""
 import runpy, sys
 script = runpy.run_path({serving_process.__file__!r})
-sys.path[:] = [{str(Path(tl_toolkit.__file__).parents[1])!r}, *sys.path]
-import tl_toolkit
-del sys.modules["tl_toolkit"]
-sys.meta_path.insert(0, script["WithoutToolkit"]())
-import tl_toolkit.errors
+sys.path[:] = {[str(Path(tl_toolkit.__file__).parents[1]), *sys.path]!r}
+script["hide_packages"]()
+import {name}
 """
 
     done = subprocess.run(
         [sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False
     )
 
-    assert "ModuleNotFoundError: an exported model must work without tl_toolkit" in done.stderr
+    assert f"ModuleNotFoundError: import of {name} halted" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,12 @@
 """Exports against their models: none that differs may be published."""
 
-import functools
 import json
 
 import keras
 import pytest
 
 from tl_toolkit.errors import ParityError
-from tl_toolkit.export.asking import ask
+from tl_toolkit.export.asking import asking
 from tl_toolkit.tasks.parity import Limits
 
 
@@ -22,15 +21,18 @@ class Noise(keras.layers.Layer):
         return x + keras.random.normal(keras.ops.shape(x), seed=self.generator)
 
 
+def ask(saved_model, batches, encoded):
+    """The outputs of a SavedModel in a process of its own."""
+    with asking(saved_model) as begin:
+        return begin(batches, encoded)()
+
+
 def compare_exported(finished, saved_model, files):
     """Asks a SavedModel in a process of its own, and reports how it differs from the model."""
-    return finished.task.compare_served(
-        finished.model,
-        files,
-        finished.resize,
-        ask=functools.partial(ask, saved_model),
-        limits=Limits(),
-    )
+    with asking(saved_model) as ask:
+        return finished.task.compare_served(
+            finished.model, files, finished.resize, ask=ask, limits=Limits()
+        )
 
 
 def assert_the_old_one_stays(publish, folder):

@@ -20,8 +20,9 @@ from tl_toolkit.errors import ParityError, Problem
 
 __all__ = ["Run", "find_last_line", "run_apart", "started"]
 
-Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
-"""Takes inputs and returns outputs. Raises a ParityError if the process fails."""
+Run = Callable[[Mapping[str, np.ndarray]], Callable[[], dict[str, np.ndarray]]]
+"""Takes inputs and returns at once. What it returns waits for the outputs, and raises a ParityError
+if the process fails."""
 
 
 @contextlib.contextmanager
@@ -58,11 +59,17 @@ def started(
             env=os.environ | {"KERAS_HOME": folder, "KERAS_BACKEND": "tensorflow"},
         )  # fmt: skip
 
-        def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        def run(inputs: Mapping[str, np.ndarray]) -> Callable[[], dict[str, np.ndarray]]:
             arrays: dict[str, Any] = dict(inputs)
             np.savez(source, **arrays)
-            # Not the end of it alone: a process that was forked meanwhile holds it open.
-            _, errors = child.communicate("\n")
+            with contextlib.suppress(BrokenPipeError):  # it failed, and says so in the end
+                # Not the end of it alone: a process that was forked meanwhile holds it open.
+                child.stdin.write("\n")  # type: ignore[union-attr]
+                child.stdin.flush()  # type: ignore[union-attr]
+            return wait
+
+        def wait() -> dict[str, np.ndarray]:
+            _, errors = child.communicate()
             if child.returncode != 0:
                 what = f"{failure}: {_describe_end(child.returncode, errors)}"
                 raise ParityError(Problem(words[-1], what, consequence))
@@ -102,7 +109,7 @@ def run_apart(
         ParityError: It fails.
     """
     with started(script, words, settings, failure=failure, consequence=consequence) as run:
-        return run(inputs)
+        return run(inputs)()
 
 
 def _describe_end(code: int, errors: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from tl_toolkit.runtime import describe_numerics
 from tl_toolkit.tasks.parity import Outputs
 from tl_toolkit.tasks.types import Ask
 
-__all__ = ["ask", "asking", "read_numerics"]
+__all__ = ["asking", "read_numerics"]
 
 
 @contextlib.contextmanager
@@ -32,37 +32,29 @@ def asking(saved_model: Path) -> Iterator[Ask]:
         failure="cannot be loaded and asked by plain TensorFlow",
         consequence="Nothing was published.",
     ) as run:  # fmt: skip
-        yield functools.partial(_ask, run)
+        yield functools.partial(_begin, run)
 
 
-def ask(saved_model: Path, batches: Sequence[np.ndarray], encoded: Sequence[bytes]) -> Outputs:
-    """Loads a SavedModel in a fresh process and calls both of its signatures.
-
-    Args:
-        saved_model: Its folder.
-        batches: Images, (n, h, w, channels) each.
-        encoded: Image files, sent in one call.
-
-    Raises:
-        ParityError: It cannot be loaded, or gives no outputs.
-    """
-    with asking(saved_model) as ask_it:
-        return ask_it(batches, encoded)
-
-
-def _ask(run: Run, batches: Sequence[np.ndarray], encoded: Sequence[bytes]) -> Outputs:
+def _begin(
+    run: Run, batches: Sequence[np.ndarray], encoded: Sequence[bytes]
+) -> Callable[[], Outputs]:
     inputs = {
         "bytes": np.frombuffer(b"".join(encoded), np.uint8),
         "lengths": np.array([len(data) for data in encoded]),
         **{f"image/{number}": batch for number, batch in enumerate(batches)},
     }
-    arrays = run(inputs)
-    return Outputs(
-        pixels=_gather(arrays, "pixels", len(batches)),
-        encoded=_gather(arrays, "bytes", len(encoded)),
-        class_names=tuple(map(str, arrays["class_names"])),
-        numerics=json.loads(str(arrays["numerics"])),
-    )
+    wait = run(inputs)
+
+    def read() -> Outputs:
+        arrays = wait()
+        return Outputs(
+            pixels=_gather(arrays, "pixels", len(batches)),
+            encoded=_gather(arrays, "bytes", len(encoded)),
+            class_names=tuple(map(str, arrays["class_names"])),
+            numerics=json.loads(str(arrays["numerics"])),
+        )
+
+    return read
 
 
 def read_numerics() -> dict[str, Any]:

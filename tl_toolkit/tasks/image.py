@@ -349,12 +349,13 @@ class ImageTask(Task):
         files = add_probes(files, channels)
         read = [read_otherwise(data, channels) for data in files.values()]
         pixels = np.stack([resize_image(image, size, resize).numpy() for image in read])
+        wait = ask([pixels], list(files.values()))
         run = FixedBatch(self._with_features(model))
         values = {
             name: value.numpy() for name, value in self._serve_all(*as_list(run(pixels))).items()
         }
         expected = values[self.served]
-        served = ask([pixels], list(files.values()))
+        served = wait()
         encoded = np.stack([outputs[self.served] for outputs in served.encoded])
         pixels_served = served.pixels[0][self.served]
         from_pixels = self.measure_differences(pixels_served, expected).max(axis=1)

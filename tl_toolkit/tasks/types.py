@@ -41,8 +41,9 @@ Transform = Callable[[int, int], GeometricTransform]
 """Returns the geometric transform of the image at an index in an epoch (from 1); several threads
 call it."""
 
-Ask = Callable[[Sequence[np.ndarray], Sequence[bytes]], Outputs]
-"""Runs an exported model, in a process of its own, on batches of pixels and encoded files."""
+Ask = Callable[[Sequence[np.ndarray], Sequence[bytes]], Callable[[], Outputs]]
+"""Has an exported model run, in a process of its own, on batches of pixels and encoded files. What
+it returns waits for the outputs."""
 
 
 @dataclass(frozen=True)

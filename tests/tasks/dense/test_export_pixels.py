@@ -11,11 +11,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tests.export.unequal import Noise, assert_the_old_one_stays, compare_exported
+from tests.export.unequal import Noise, ask, assert_the_old_one_stays, compare_exported
 from tests.models import build_transfer, layers_of
 from tl_toolkit.architectures.sampling import PixelSample
 from tl_toolkit.errors import ParityError
-from tl_toolkit.export.asking import ask
 from tl_toolkit.export.formats import FinishedModel
 from tl_toolkit.export.parity import check_report
 from tl_toolkit.export.publish import publish

@@ -199,7 +199,7 @@ def test_an_export_may_round_the_last_digit_of_a_large_value(steps, holds):
         outputs = FixedBatch(transfer.model)(batches[0]).numpy()
         values = {"values": outputs + steps * np.spacing(outputs)}
         encoded = tuple({"values": row} for row in values["values"])
-        return Outputs((values,), encoded, transfer.task.classes)
+        return lambda: Outputs((values,), encoded, transfer.task.classes)
 
     report = transfer.task.compare_served(transfer.model, {}, "stretch", ask, Limits())
 
@@ -216,7 +216,7 @@ def test_intervals_of_an_export_follow_from_its_values_and_are_not_compared():
         values = {name: value.numpy() for name, value in values.items()}
         assert np.isinf(values["interval"]).all()  # whose difference is no number
         encoded = tuple({"values": row} for row in values["values"])
-        return Outputs((values,), encoded, task.classes)
+        return lambda: Outputs((values,), encoded, task.classes)
 
     report = task.compare_served(transfer.model, {}, "stretch", ask, Limits())
 

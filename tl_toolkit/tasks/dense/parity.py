@@ -80,7 +80,7 @@ def compare_maps(
     channels = model.inputs[0].shape[-1]
     encoded_images = add_probes(_choose(files, channels), channels)
     images = {name: read_otherwise(data, channels) for name, data in encoded_images.items()}
-    served = ask([image[np.newaxis] for image in images.values()], [*encoded_images.values()])
+    wait = ask([image[np.newaxis] for image in images.values()], [*encoded_images.values()])
     otherwise = _decode_otherwise(encoded_images, images)
     predicted = list(
         _predict_in_keras(model, [*images.values(), *otherwise.values()], task, resize)
@@ -89,6 +89,7 @@ def compare_maps(
     expecting_of_files = expecting | dict(zip(otherwise, predicted[len(images) :], strict=True))
     differences = []
     num_wrong = 0
+    served = wait()
     for name, batch, encoded in zip(images, served.pixels, served.encoded, strict=True):
         from_pixels, wrong_pixels = _compare(_first(batch), expecting[name])
         expected = expecting_of_files[name]
