@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -358,9 +359,10 @@ class Searching:
         """Returns the engine, and the trials that are done; a refused resume changes nothing."""
         from tl_toolkit.tasks.registry import build_task
         from tl_toolkit.training.bands import settle_bands
-        from tl_toolkit.training.prepare import survey_images, write_manifest
-        from tl_toolkit.tuning.engine import Engine
+        from tl_toolkit.training.prepare import start_aside, survey_images, write_manifest
 
+        # KerasTuner takes a second to import, in which images are decoded.
+        wait_for_import = start_aside(lambda: import_module("tl_toolkit.tuning.engine"))
         task = build_task(self.recipe, self.plan.classes)
         is_open = self.recipe.precision == "auto"
         if is_open and not self.plan.needs_bands:
@@ -370,6 +372,9 @@ class Searching:
             self.plan = settle_bands(self.plan, manifest.of("train"), self.progress)
             if is_open and self.plan.needs_bands:
                 self._choose_precision(task)
+            wait_for_import()
+            from tl_toolkit.tuning.engine import Engine
+
             watch = self._budget.watch if self._budget else ignore
             engine = Engine(
                 self.plan, manifest, self.folder, self.progress, images=images, watch=watch,
