@@ -430,16 +430,8 @@ def test_rules_between_fields_are_told_beside_wrong_fields(values):
 REMOTE = ["hdfs:a", "https://a/b", "/gcs/a", "/cns/a", "/hdfs", "a+b://c"]
 
 
-@pytest.mark.parametrize("path", [*REMOTE, "gs://a/b", "s3://a"])
-def test_a_run_to_start_from_lies_on_this_machine(values, path):
-    text = refuse(values, "model.start", path)
-
-    assert f"model.start = {path!r}" in text
-    assert "expected a local path" in text
-
-
 @pytest.mark.parametrize("path", REMOTE)
-@pytest.mark.parametrize("field", ["data.table", "data.exclude", "model.weights"])
+@pytest.mark.parametrize("field", ["data.table", "data.exclude", "model.weights", "model.start"])
 def test_remote_path_is_refused_in_a_sentence(values, field, path):
     text = refuse(values, field, path)
 
@@ -460,17 +452,14 @@ def test_remote_path_is_refused_in_a_sentence(values, field, path):
         ("s4://me:hunter2@photos/x", "copy the files here and name the local folder"),
     ],
 )
-@pytest.mark.parametrize("field", ["data.train", "data.table", "data.exclude", "model.weights"])
+@pytest.mark.parametrize(
+    "field", ["data.train", "data.table", "data.exclude", "model.weights", "model.start"]
+)
 def test_the_address_that_is_meant_is_offered(values, field, path, meant):
     text = refuse(values, field, path)
 
     assert f"Try: {meant}" in text
     assert "hunter2" not in text
-
-
-@pytest.mark.parametrize("path", ["S3://photos/x", "s3:/photos/x"])
-def test_no_address_is_offered_for_what_lies_on_this_machine(values, path):
-    assert "Try: copy the files here" in refuse(values, "model.start", path)
 
 
 @pytest.mark.parametrize("path", ["hdfs:a", "https://a/b", "/gcs/a", "a+b://c"])

@@ -84,9 +84,10 @@ def finetune(
         overrides: Fields to replace: `["phases.head.epochs=3"]` or `{"phases.head.epochs": 3}`.
         base: A functional Keras model in place of the recipe's base, weights and arguments. It is
             used whole and is not changed; the run keeps a copy.
-        start: A finished run, or its folder or name, whose weights training starts from: of its
-            head, outputs are kept by the names of their classes, and those of new classes begin
-            with the means of their features. It becomes the recipe's `model.start`.
+        start: A finished run, or its folder, name or address on an object store, whose weights
+            training starts from: of its head, outputs are kept by the names of their classes, and
+            those of new classes begin with the means of their features. It becomes the recipe's
+            `model.start`.
         out: Folder of the run; by default the next number under `root`/<recipe name>.
         overwrite: Replace the run that `out` holds.
         resume: Resume the run that `out` holds, by default the newest one of the recipe, from

@@ -9,6 +9,7 @@ from pathlib import Path
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.recipe.overrides import Overrides
+from tl_toolkit.recipe.remote import is_address
 from tl_toolkit.runs.folder import InFolder
 from tl_toolkit.runs.places import find_run
 
@@ -26,6 +27,8 @@ def add_start(overrides: Overrides, start: str | Path | InFolder, *, root: Path)
     Raises:
         DataError: There is no such run.
     """
+    if isinstance(start, str) and is_address(start):
+        return add_override(overrides, "model.start", start)
     path = start.path if isinstance(start, InFolder) else find_run(start, root=root).path
     return add_override(overrides, "model.start", str(path))
 
@@ -60,7 +63,7 @@ def refuse_replaced_runs(plan: Plan, out: str | Path | None) -> None:
         "is the run of the teacher": None if teacher is None else teacher.run,
     }
     for what, run in used.items():
-        if run is not None and out is not None and Path(out).resolve() == run.resolve():
+        if isinstance(run, Path) and out is not None and Path(out).resolve() == run.resolve():
             expected = "It is read again where the new one is repeated."
             hint = "another --out, or none: runs are numbered"
             raise RecipeError(Problem(f"--out {out}", what, expected, hint))

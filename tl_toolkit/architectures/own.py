@@ -30,6 +30,7 @@ from tl_toolkit.keras_private import (
     forget_calls,
     rebuild_graph,
 )
+from tl_toolkit.sources.objects import name_object
 
 __all__ = [
     "build_own_base",
@@ -59,7 +60,7 @@ def load_own_model(path: Path) -> keras.Model:
         WeightsError: The file is missing, or Keras cannot load it.
         RecipeError: The model cannot be a base.
     """
-    source = f"model.base.model: {str(path)!r}"
+    source = f"model.base.model: {name_object(str(path))!r}"
     if not path.exists():
         files = path.parent.glob("*.keras") if path.parent.is_dir() else ()
         near = nearest(path.name, [file.name for file in files])
@@ -71,7 +72,7 @@ def load_own_model(path: Path) -> keras.Model:
         model = load_keras_model(path)
     except LoadError as error:
         raise WeightsError(_explain_load(source, error.fault)) from error
-    check_own_model(model, str(path))
+    check_own_model(model, name_object(str(path)))
     for layer in flatten_layers(model):
         layer.trainable = True  # the phases decide what trains
     _name_unnamed(graph_of(model))
@@ -91,7 +92,7 @@ def try_own_model(path: Path) -> None:
     try:
         try_loading(path)
     except LoadError as error:
-        source = f"model.base.model: {str(path)!r}"
+        source = f"model.base.model: {name_object(str(path))!r}"
         raise WeightsError(_explain_load(source, error.fault)) from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tl_toolkit.images.geometry import Resize
 from tl_toolkit.images.pipeline import MEMORY_BUDGET, Images
 from tl_toolkit.runs.files import hash_file
 from tl_toolkit.runtime import describe_arithmetic
+from tl_toolkit.sources.objects import name_object
 from tl_toolkit.transfer.saved import load_saved_model
 
 __all__ = ["find_outputs"]
@@ -48,6 +50,7 @@ def find_outputs(
     Raises:
         DataError: The model is damaged, or an image is gone.
     """
+    name = name_object(str(path.parent))
     contents = [bytes.fromhex(example.sha256) for example in images.examples]
     context = {
         "teacher": hash_file(path),
@@ -60,7 +63,7 @@ def find_outputs(
     entry = FeatureCache().entry(key)
     stored = entry.read(contents) if is_stored else None
     if stored is not None:
-        progress(message(f"teacher: outputs of {path.parent} are read from the store"))
+        progress(message(f"teacher: outputs of {name} are read from the store"))
         return np.asarray(stored.take(np.arange(len(contents)))[0])
     resized = Images(
         images.examples,
@@ -70,10 +73,10 @@ def find_outputs(
         memory_budget=MEMORY_BUDGET // 3,
     )
     outputs = np.concatenate(list(_compute(path, resized)))
-    progress(message(f"teacher: outputs of {path.parent} for {len(outputs)} images are computed"))
+    progress(message(f"teacher: outputs of {name} for {len(outputs)} images are computed"))
     if is_stored:
         with contextlib.suppress(OSError):  # a full disk costs the next run a pass
-            _store(entry, contents, outputs, made_by=f"{path.parent.name} before its end")
+            _store(entry, contents, outputs, made_by=f"{os.path.basename(name)} before its end")
     return outputs
 
 

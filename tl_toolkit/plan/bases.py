@@ -17,6 +17,7 @@ from tl_toolkit.catalog.records import RGB
 from tl_toolkit.recipe.schema import OwnBase, Recipe
 from tl_toolkit.runs.files import hash_file
 from tl_toolkit.runtime import start_tensorflow
+from tl_toolkit.sources.remote import list_remote
 
 __all__ = ["describe_file", "find_base", "find_record", "open_own_bases"]
 
@@ -33,9 +34,11 @@ def find_base(recipe: Recipe) -> Architecture:
     Raises:
         RecipeError: There is no such architecture, or the model cannot be a base.
         WeightsError: The model's file is missing or damaged.
+        DataError: It lies on an object store, which cannot be read.
     """
     base = recipe.model.base
     if isinstance(base, OwnBase):
+        list_remote({"model.base.model": base.model}, again=False)
         data = recipe.data
         return describe_file(base.model, base.preprocessing, data.image_size, data.channels)
     return find_architecture(base)

@@ -54,7 +54,7 @@ def check_recipe(loaded: LoadedRecipe) -> Plan:
     """
     recipe = resolve_runs(loaded.recipe)
     data = recipe.data
-    list_remote(data.sources)
+    list_remote({**data.sources, "model.base.model": recipe.model.own_file})
     survey = plan_task(resolve_head(recipe)).survey()
     recipe, reasons = _resolve_preset(recipe, survey)
     findings = [*_check_data(recipe.data, survey), *_check_folds(recipe, survey)]
@@ -129,7 +129,8 @@ def plan_trial(plan: Plan, values: Mapping[str, Any], *, seed: int | None = None
         WeightsError: There are no such weights.
     """
     recipe = trial_recipe(plan.recipe, values, seed=seed)
-    return replace(_make_plan(recipe, plan.survey, resolve_network(recipe)), bands=plan.bands)
+    network = resolve_network(recipe, again=False)  # an outage must not end a search
+    return replace(_make_plan(recipe, plan.survey, network), bands=plan.bands)
 
 
 def plan_baseline(plan: Plan) -> Plan | None:

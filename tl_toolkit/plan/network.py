@@ -21,13 +21,14 @@ from tl_toolkit.catalog.records import WeightFile
 from tl_toolkit.catalog.taps import check_taps
 from tl_toolkit.catalog.weight_files import cache_path, recall_weights
 from tl_toolkit.catalog.weight_matching import describe_misfit, suggest_base
-from tl_toolkit.errors import Problem, RecipeError, WeightsError, nearest
+from tl_toolkit.errors import DataError, Problem, RecipeError, WeightsError, nearest
 from tl_toolkit.plan.bases import find_base
 from tl_toolkit.plan.check_phases import check_rates, check_stages
 from tl_toolkit.plan.findings import Finding, Findings
 from tl_toolkit.plan.start import check_start
 from tl_toolkit.plan.tasks import plan_task
 from tl_toolkit.plan.teacher import check_teacher
+from tl_toolkit.plan.used_runs import open_run
 from tl_toolkit.recipe.remote import is_address, name_object
 from tl_toolkit.recipe.schema import (
     Head,
@@ -39,7 +40,6 @@ from tl_toolkit.recipe.schema import (
     UnfreezeOnly,
 )
 from tl_toolkit.recipe.tree import FieldPath
-from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.sources.addresses import find_weights_file
 from tl_toolkit.sources.listing import name_some
 
@@ -81,11 +81,12 @@ def resolve_head(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"head": head})})
 
 
-def resolve_network(recipe: Recipe) -> Network:
+def resolve_network(recipe: Recipe, *, again: bool = True) -> Network:
     """Returns what model and phases of a recipe are, without checking that they fit it.
 
     Args:
         recipe: The recipe.
+        again: Whether an object store is asked for weights that this process has from it already.
 
     Raises:
         RecipeError: There is no such architecture, block or unit.
@@ -97,7 +98,7 @@ def resolve_network(recipe: Recipe) -> Network:
         for phase in recipe.phases
         for stage in phase.stages
     }
-    return _find_weights(recipe, architecture, units)
+    return _find_weights(recipe, architecture, units, again=again)
 
 
 def check_network(recipe: Recipe, classes: Sequence[str]) -> tuple[list[Finding], Network | None]:
@@ -145,7 +146,9 @@ def check_network(recipe: Recipe, classes: Sequence[str]) -> tuple[list[Finding]
     if arguments:
         return findings, None
     try:
-        network = _find_weights(recipe, architecture, units)
+        network = _find_weights(recipe, architecture, units, again=True)
+    except DataError:  # of the run to start from
+        return findings, None
     except WeightsError as error:
         return [*findings, _place_weights(recipe, error.problems[0])], None
     if not wrong_start:  # which says more than the weights of another network
@@ -224,21 +227,26 @@ def _check_feature_changes(
 
 
 def _find_weights(
-    recipe: Recipe, architecture: Architecture, units: Mapping[str, tuple[str, ...]]
+    recipe: Recipe,
+    architecture: Architecture,
+    units: Mapping[str, tuple[str, ...]],
+    *,
+    again: bool,
 ) -> Network:
     """Returns the network with its weight file.
 
     Raises:
+        DataError: The run to start from lies on an object store, and cannot be read.
         WeightsError: No file was ever published for the base and its arguments; or the address of
             the file cannot be read.
     """
     model = recipe.model
     if model.start is not None:
-        return Network(architecture, units, RunFolder(model.start).model)
+        return Network(architecture, units, open_run("model.start", model.start).model)
     if model.weights is None or model.weights == "random":
         return Network(architecture, units, None)
     if model.weights != "imagenet":
-        return Network(architecture, units, find_weights_file(model.weights))
+        return Network(architecture, units, find_weights_file(model.weights, again=again))
     file = find_weight_file(architecture, model.arguments, recipe.data.image_size)
     if file is None:
         raise WeightsError(describe_unpublished(architecture, model.arguments))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +12,13 @@ from tl_toolkit.catalog.lookup import check_arguments, complete_arguments
 from tl_toolkit.errors import DataError, Problem, RecipeError
 from tl_toolkit.plan.bases import find_base
 from tl_toolkit.plan.findings import Finding
+from tl_toolkit.plan.used_runs import open_run
 from tl_toolkit.recipe.load import load_recipe
+from tl_toolkit.recipe.remote import is_address, name_object
 from tl_toolkit.recipe.schema import Head, OwnBase, Recipe
 from tl_toolkit.recipe.tasks import TASKS, find_task
 from tl_toolkit.recipe.tree import show
+from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.places import find_run
 from tl_toolkit.sources.listing import name_some
 
@@ -45,6 +47,11 @@ class Start:
     dropped: tuple[str, ...]
     is_solved: bool = False
 
+    @property
+    def name(self) -> str:
+        """The folder of the run, or its address on an object store."""
+        return name_object(str(self.run))
+
     def find_new(self, classes: Sequence[str]) -> tuple[int, ...]:
         """Returns the places of the outputs of new classes.
 
@@ -56,8 +63,8 @@ class Start:
     def describe(self) -> str:
         """Returns what is carried over, kept, dropped and new, in words."""
         if self.is_solved:
-            return f"{self.run}: base carried over; the head is solved anew"
-        parts = [f"{self.run}: base and head carried over"]
+            return f"{self.name}: base carried over; the head is solved anew"
+        parts = [f"{self.name}: base and head carried over"]
         parts += [f"outputs kept: {name_some(self.kept)}"] if self.kept else []
         if self.new:
             parts.append(f"new: {name_some(self.new)} (from the means of their features)")
@@ -67,26 +74,42 @@ class Start:
     def as_json(self) -> dict[str, Any]:
         """Returns run and classes as plain values."""
         names = {name: list(getattr(self, name)) for name in ("kept", "new", "dropped")}
-        return {"run": str(self.run), **names}
+        return {"run": self.name, **names}
 
 
 def resolve_runs(recipe: Recipe) -> Recipe:
     """Returns a recipe whose start and teacher are folders of one run, where they were `latest`.
 
+    Those on an object store stay addresses; their copies are brought up to date.
+
     Args:
-        recipe: The recipe; the checks of both find what is wrong with them.
+        recipe: The recipe; the checks of both find what is wrong with runs of this machine.
+
+    Raises:
+        DataError: A run on an object store cannot be read.
+        OutputError: The cache cannot be written.
     """
-    with contextlib.suppress(DataError):
-        if recipe.model.start is not None:
-            changed = {"start": find_run(recipe.model.start).path}
-            recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update=changed)})
-    with contextlib.suppress(DataError):
-        if recipe.teacher is not None:
-            changed = {"run": find_run(recipe.teacher.run).path}
-            recipe = recipe.model_copy(
-                update={"teacher": recipe.teacher.model_copy(update=changed)}
-            )
+    if recipe.model.start is not None:
+        changed = {"start": _resolve(".".join(_FIELD), recipe.model.start)}
+        recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update=changed)})
+    if recipe.teacher is not None:
+        changed = {"run": _resolve("teacher.run", recipe.teacher.run)}
+        recipe = recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update=changed)})
     return recipe
+
+
+def _resolve(field: str, run: Path | str) -> Path | str:
+    if is_address(str(run)):
+        open_run(field, run, again=True)
+        return run
+    try:
+        return find_run(run).path
+    except DataError:
+        return run
+
+
+def _open(start: Path | str) -> RunFolder:
+    return open_run(".".join(_FIELD), start)
 
 
 def find_start(recipe: Recipe, classes: Sequence[str]) -> Start | None:
@@ -101,7 +124,7 @@ def find_start(recipe: Recipe, classes: Sequence[str]) -> Start | None:
     """
     if recipe.model.start is None:
         return None
-    folder = find_run(recipe.model.start)
+    folder = _open(recipe.model.start)
     before = tuple(folder.read_json(folder.classes))
     return Start(
         folder.path,
@@ -122,7 +145,7 @@ def read_start_pooling(recipe: Recipe) -> str | None:
     if recipe.model.start is None:
         return None
     try:
-        head = load_recipe(find_run(recipe.model.start).recipe).recipe.model.head
+        head = load_recipe(_open(recipe.model.start).recipe).recipe.model.head
     except (DataError, RecipeError):
         return None
     return head.pooling if isinstance(head, Head) else None
@@ -138,7 +161,7 @@ def check_start(recipe: Recipe, classes: Sequence[str]) -> list[Finding]:
     if recipe.model.start is None:
         return []
     try:
-        folder = find_run(recipe.model.start)
+        folder = _open(recipe.model.start)
         if not folder.model.is_file():
             what, expected = "holds no model.keras", "expected a finished run."
             return [_find(recipe, what, expected, kind=DataError)]

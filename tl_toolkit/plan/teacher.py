@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from tl_toolkit.errors import DataError, Problem, RecipeError
 from tl_toolkit.plan.findings import Finding
+from tl_toolkit.plan.used_runs import open_run
 from tl_toolkit.recipe.load import load_recipe
 from tl_toolkit.recipe.phase_schema import Teaching
+from tl_toolkit.recipe.remote import name_object
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.recipe.tasks import TASKS, find_task
-from tl_toolkit.runs.places import find_run
 from tl_toolkit.sources.listing import name_some
 
 __all__ = ["check_teacher", "find_teaching"]
@@ -30,7 +31,7 @@ def find_teaching(recipe: Recipe, classes: Sequence[str]) -> Teaching | None:
     """
     if recipe.teacher is None:
         return None
-    folder = find_run(recipe.teacher.run)
+    folder = open_run(".".join(_FIELD), recipe.teacher.run)
     before = folder.read_json(folder.classes)
     data = load_recipe(folder.recipe).recipe.data
     return Teaching(
@@ -58,12 +59,12 @@ def check_teacher(recipe: Recipe, classes: Sequence[str]) -> list[Finding]:
         what, expected = "teacher", f"expected none but for {kinds}, got task {recipe.task.kind}."
         return [Finding(("teacher",), Problem("", what, expected, "~teacher"))]
     try:
-        folder = find_run(recipe.teacher.run)
+        folder = open_run(".".join(_FIELD), recipe.teacher.run)
         before = load_recipe(folder.recipe).recipe
         known = folder.read_json(folder.classes)
     except (DataError, RecipeError) as error:
         return [Finding(_FIELD, problem, type(error)) for problem in error.problems]
-    name = f"teacher.run: {str(folder.path)!r}"
+    name = f"teacher.run: {name_object(str(folder.path))!r}"
     if not folder.model.is_file():
         problem = Problem("", f"{name} holds no model.keras", "expected a finished run.")
         return [Finding(_FIELD, problem, DataError)]

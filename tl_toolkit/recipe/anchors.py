@@ -8,8 +8,8 @@ from pydantic import BeforeValidator, Field
 
 from tl_toolkit.recipe.fields import (
     Conflict,
-    LocalPath,
     RegularizationFactor,
+    RunPlace,
     Section,
 )
 from tl_toolkit.recipe.kinds import read_switch
@@ -56,9 +56,10 @@ Interpolate = Annotated[
 class Teacher(Section):
     """A run whose outputs training learns too (Hinton et al., 2015, distillation)."""
 
-    run: LocalPath = Field(
-        description="Folder of a finished run with the same classes; its base may be any.",
-        examples=["runs/large/001"],
+    run: RunPlace = Field(
+        description="Folder of a finished run with the same classes, whose base may be any; or its "
+        "address on an object store, of which there is a copy in the cache.",
+        examples=["runs/large/001", "s3://photos/runs/large/001"],
     )
     temperature: float = Field(
         default=2.0,

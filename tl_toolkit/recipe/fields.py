@@ -48,9 +48,9 @@ __all__ = [
     "KerasFile",
     "Listed",
     "Folder",
-    "LocalPath",
     "MixingStrength",
     "RegularizationFactor",
+    "RunPlace",
     "PhaseName",
     "Rate",
     "Section",
@@ -261,8 +261,8 @@ def find_path_fault(path: str) -> str:
         return f"expected a path in UTF-8 without NUL characters, got {path!r}"
     if _REMOTE.match(path):
         return (
-            f"expected a local path, got {path!r}: data and weights may also have addresses on "
-            "object stores (s3://, gs://, abfs://)"
+            f"expected a local path, got {path!r}: data, weights, models and runs may also have "
+            "addresses on object stores (s3://, gs://, abfs://)"
         )
     return ""
 
@@ -354,7 +354,8 @@ def _check_setting(value: object) -> object:
 
 
 def _as_keras_file(value: object) -> Path:
-    path = _as_local_path(value)
+    """Returns the path of a model, or of what stands for one that has an address."""
+    path = _read_path(value, find_object_fault, mirror_of_file)
     if path.suffix != ".keras":
         raise in_words(
             f"expected a file that ends in .keras, got {path.name!r}",
@@ -372,19 +373,32 @@ def _read_weights(value: object) -> str:
     return value
 
 
+def _read_run(value: object) -> Path | str:
+    """Returns the path of a run, or its address."""
+    if not (isinstance(value, str) and is_address(value)):
+        return _as_source(value, suggest=suggest_address)
+    if fault := find_address_fault(value):
+        raise in_words(fault)
+    return value.rstrip("/")
+
+
+def _read_path(
+    value: object, find_fault: Callable[[str], str], stand_in: Callable[[str], Path]
+) -> Path:
+    """Returns a path of this machine; of an address the path of what stands for it."""
+    if not (isinstance(value, str) and is_address(value)):
+        return _as_source(value, suggest=suggest_address)
+    if fault := find_fault(value):
+        raise in_words(fault)
+    return stand_in(value)
+
+
 def _read_address(
     find_fault: Callable[[str], str], stand_in: Callable[[str], Path]
 ) -> BeforeValidator:
-    """Reads a path of this machine, or an address: of that the path of what stands for it."""
-
-    def read(value: object) -> Path:
-        if not (isinstance(value, str) and is_address(value)):
-            return _as_source(value, suggest=suggest_address)
-        if fault := find_fault(value):
-            raise in_words(fault)
-        return stand_in(value)
-
-    return BeforeValidator(read, json_schema_input_type=str)
+    return BeforeValidator(
+        lambda value: _read_path(value, find_fault, stand_in), json_schema_input_type=str
+    )
 
 
 # os.fspath refuses a fraction in the place of a path.
@@ -393,8 +407,8 @@ _NAMED_SOURCE = PlainSerializer(lambda path: name_source(os.fspath(path)), when_
 Folder = Annotated[Path, _read_address(find_address_fault, mirror_of), _NAMED]
 Table = Annotated[Path, _read_address(find_object_fault, mirror_of_file), _NAMED]
 Source = Annotated[Path, _read_address(find_source_fault, mirror_of_source), _NAMED_SOURCE]
-LocalPath = Annotated[Path, BeforeValidator(_as_source, json_schema_input_type=str)]
-KerasFile = Annotated[Path, BeforeValidator(_as_keras_file, json_schema_input_type=str)]
+RunPlace = Annotated[Path | str, BeforeValidator(_read_run, json_schema_input_type=str)]
+KerasFile = Annotated[Path, BeforeValidator(_as_keras_file, json_schema_input_type=str), _NAMED]
 Weights = Annotated[
     str,
     BeforeValidator(

@@ -12,9 +12,9 @@ from tl_toolkit.recipe.fields import (
     Conflict,
     KerasFile,
     Listed,
-    LocalPath,
     Rate,
     RegularizationFactor,
+    RunPlace,
     Section,
     Settings,
     Text,
@@ -163,8 +163,9 @@ class OwnBase(Section):
     model: KerasFile = Field(
         description="A file that `model.save` wrote, .keras: a functional model, or a Sequential "
         "one with an input, from one image to one map or vector. It is used whole: leave a "
-        "classifier out before it is saved.",
-        examples=["base.keras"],
+        "classifier out before it is saved. Or its address on an object store, of which there is a "
+        "copy in the cache.",
+        examples=["base.keras", "s3://photos/base.keras"],
     )
     preprocessing: Text = Field(
         default="raw",
@@ -219,13 +220,13 @@ class Model(Section):
         "model of your own needs none: it brings its weights.",
         examples=["imagenet", "s3://photos/mobilenet.weights.h5"],
     )
-    start: LocalPath | None = Field(
+    start: RunPlace | None = Field(
         default=None,
         description="Folder of a finished run whose weights training starts from, in place of "
         "`weights`: base and head, of which the outputs of equal classes are kept and those of new "
-        "classes begin with the means of their features. `tltool finetune RECIPE --from RUN` sets "
-        "it.",
-        examples=["runs/photos/001"],
+        "classes begin with the means of their features. Or its address on an object store, of "
+        "which there is a copy in the cache. `tltool finetune RECIPE --from RUN` sets it.",
+        examples=["runs/photos/001", "s3://photos/runs/photos/001"],
     )
     l1: RegularizationFactor = Field(
         default=0.0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from tl_toolkit.recipe.remote import (
 )
 from tl_toolkit.sources.class_folders import prefers_folders
 from tl_toolkit.sources.objects import ObjectPath, as_path
-from tl_toolkit.sources.remote import copy_packed, list_remote
+from tl_toolkit.sources.remote import copy_files, copy_packed, list_remote
 
-__all__ = ["find_source", "find_weights_file"]
+__all__ = ["find_model_file", "find_run_files", "find_source", "find_weights_file"]
 
 
 def find_source(source: str | os.PathLike[str], where: str) -> Path:
@@ -64,11 +65,53 @@ def _bring(address: str, where: str) -> Path:
     return place
 
 
-def find_weights_file(weights: str) -> Path:
+def find_run_files(
+    field: str,
+    address: str,
+    needed: Collection[str],
+    optional: Collection[str],
+    *,
+    again: bool = True,
+) -> Path:
+    """Returns the folder with copies of a run's files, up to date.
+
+    Args:
+        field: Its name in messages.
+        address: The run's folder on an object store.
+        needed: Names of files in it.
+        optional: Names of files that it may have.
+        again: As in `list_remote`.
+
+    Raises:
+        DataError: One that is needed is missing, or cannot be read.
+        OutputError: The cache cannot be written.
+    """
+    folder = mirror_of(address)
+    copy_files(field, folder, needed, optional, again=again)
+    return folder
+
+
+def find_model_file(address: str) -> Path:
+    """Returns the path of the copy of a model on an object store; one of this process is kept.
+
+    Args:
+        address: Its file.
+
+    Raises:
+        DataError: There is no such object, or it cannot be read.
+        OutputError: The cache cannot be written.
+    """
+    place = mirror_of_file(address)
+    list_remote({"model.base.model": place}, again=False)
+    return place
+
+
+def find_weights_file(weights: str, *, again: bool = True) -> Path:
     """Returns the path of a weight file; of an address that of its copy, up to date.
 
     Args:
         weights: A path or an address.
+        again: As in `list_remote`.
 
     Raises:
         WeightsError: There is no such object, or it cannot be read.
@@ -80,7 +123,7 @@ def find_weights_file(weights: str) -> Path:
         raise WeightsError(Problem("model.weights", fault))
     place = mirror_of_file(weights)
     try:
-        list_remote({"model.weights": place})
+        list_remote({"model.weights": place}, again=again)
     except DataError as error:
         where = f"model.weights: {weights}"
         raise WeightsError([replace(it, where=where) for it in error.problems]) from error

@@ -3,7 +3,10 @@
 Each image of a folder is an empty file of its name there, so that folders of stores follow the
 rules of all folders; its bytes are read when they are asked for (`sources.objects`). A file that is
 named itself is copied as a whole to where the listing of its folder would put it: a table,
-annotations, a file with images in it, weights.
+annotations, a file with images in it, weights, the files of a run.
+
+What was brought up to date once may be taken as it is for the rest of the process: the trials of a
+search need no store, and all of them have what the first one had.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from tl_toolkit.sources.members import find_files, holds_images
 from tl_toolkit.sources.objects import INDEX, read_index, remember_objects
 from tl_toolkit.sources.stores import Facts, fetch_object, find_object, list_objects
 
-__all__ = ["copy_packed", "list_remote"]
+__all__ = ["copy_files", "copy_packed", "list_remote"]
 
 _COPIED = (".json", ".jsonl", ".csv", ".txt")
 """Endings of what a listing opens: annotations, tables and lists of splits."""
@@ -42,8 +45,11 @@ _WAIT_SECONDS = 3600.0  # for another process that lists the same folder
 _POLL_SECONDS = 0.2
 _logger = logging.getLogger("tl_toolkit")
 
+_asked: set[Path] = set()
+"""What this process has brought up to date."""
 
-def list_remote(sources: Mapping[str, Path | float | None]) -> None:
+
+def list_remote(sources: Mapping[str, Path | float | None], *, again: bool = True) -> None:
     """Lists the folders of object stores among some sources, and copies the files.
 
     What the store does not hold any more is removed. Hidden files, names that lead out of the
@@ -53,6 +59,7 @@ def list_remote(sources: Mapping[str, Path | float | None]) -> None:
     Args:
         sources: By field; what lies on this machine is left alone. In the folder of `data.table`
             the files with images in them are copied, too.
+        again: Whether a store is asked for what this process has from it already.
 
     Raises:
         DataError: A folder or a file is missing, too large or cannot be read; or what reads it is
@@ -63,11 +70,47 @@ def list_remote(sources: Mapping[str, Path | float | None]) -> None:
         if not isinstance(source, Path):
             continue
         if find_address(source):
-            _update(field, source, _list, _is_listed)
+            _update(field, source, _list, _is_listed, again=again)
             if field == _TABLE:
                 copy_packed(field, source)
         elif find_address(source.parent):
-            _update(field, source, _copy, _is_copied)
+            _update(field, source, _copy, _is_copied, again=again)
+
+
+def copy_files(
+    field: str, folder: Path, needed: Collection[str], optional: Collection[str], *, again: bool
+) -> None:
+    """Copies files right in a folder of an object store to where a listing of it would put them.
+
+    Args:
+        field: Its name in messages.
+        folder: What stands for the folder.
+        needed: Names of the files.
+        optional: Names of files that may be missing; a copy of one that is gone is removed.
+        again: As in `list_remote`.
+
+    Raises:
+        DataError: One that is needed is missing, or cannot be read.
+        OutputError: The cache cannot be written.
+    """
+
+    def copy(where: str, address: str, place: Path) -> None:
+        listed = list_objects(where, address, deep=False)
+        if missing := [name for name in needed if name not in listed]:
+            what = f"holds no {', '.join(missing)}"
+            hint = "the name of bucket and folder"
+            raise DataError(Problem(where, what, f"Expected {', '.join(needed)} there.", hint))
+        copies = Copies(place)
+        for name in (*needed, *optional):
+            if name in listed:
+                copies.fetch(name, f"{address}/{name}", listed[name])
+            else:
+                (place / name).unlink(missing_ok=True)
+
+    def is_copied(place: Path) -> bool:
+        return all(map(Copies(place).holds, needed))
+
+    _update(field, folder, copy, is_copied, again=again)
 
 
 def copy_packed(field: str, folder: Path) -> None:
@@ -81,7 +124,7 @@ def copy_packed(field: str, folder: Path) -> None:
         DataError: A file cannot be read.
         OutputError: The cache cannot be written.
     """
-    _update(field, folder, _copy_packed, _holds_packed)
+    _update(field, folder, _copy_packed, _holds_packed, again=True)
 
 
 def _update(
@@ -89,10 +132,14 @@ def _update(
     source: Path,
     update: Callable[[str, str, Path], None],
     is_here: Callable[[Path], bool],
+    *,
+    again: bool,
 ) -> None:
     """Brings a folder or a file up to date, while no other process does; offline it is there."""
     address = name_object(str(source))
     where = f"{field}: {address}"
+    if not again and source in _asked and is_here(source):
+        return
     if is_offline():
         if not is_here(source):
             expected = "Offline (--offline, or TL_TOOLKIT_OFFLINE) nothing is fetched."
@@ -106,6 +153,7 @@ def _update(
             update(where, address, source)
     except OSError as error:
         raise describe_unwritable(folder, error) from error
+    _asked.add(source)
 
 
 def _is_listed(folder: Path) -> bool:

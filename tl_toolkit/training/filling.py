@@ -10,11 +10,13 @@ from tl_toolkit.events import Handler, ignore
 from tl_toolkit.features.parts import Part, list_parts
 from tl_toolkit.features.settings import FeatureSettings
 from tl_toolkit.images.manifest import Manifest
+from tl_toolkit.plan.bases import find_base
+from tl_toolkit.plan.network import resolve_network
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.training import feature_values, training_settings
 from tl_toolkit.runtime import numerics
-from tl_toolkit.sources.addresses import find_weights_file
-from tl_toolkit.sources.objects import is_address
+from tl_toolkit.sources.addresses import find_model_file
+from tl_toolkit.sources.objects import is_address, name_object
 from tl_toolkit.tasks.registry import build_task
 from tl_toolkit.training.compiled import CompiledPhases
 from tl_toolkit.training.loop import Trainer
@@ -33,6 +35,7 @@ class FillContext:
         ahead: Units of trainings whose features are stored too, as those of a search.
         manifest: The images.
         threads: Size of TensorFlow's thread pools; None leaves them to TensorFlow.
+        base: Address of the file of its own base on an object store; "" for none.
     """
 
     key: str
@@ -40,6 +43,7 @@ class FillContext:
     ahead: Sequence[Sequence[str]]
     manifest: Manifest
     threads: int | None = None
+    base: str = ""
 
     @classmethod
     def of(
@@ -57,7 +61,10 @@ class FillContext:
             ahead: As above.
             threads: As above.
         """
-        return cls(secrets.token_hex(8), plan, ahead, manifest, threads)
+        base = name_object(str(plan.recipe.model.own_file or ""))
+        return cls(
+            secrets.token_hex(8), plan, ahead, manifest, threads, base if is_address(base) else ""
+        )
 
     def list_parts(self) -> list[Part]:
         """Returns the parts of all images that train or validate."""
@@ -74,9 +81,11 @@ class FillContext:
 
 def _build(context: FillContext, progress: Handler) -> Trainer:
     plan = context.plan
-    weights = str(plan.recipe.model.weights)
-    if is_address(weights):  # the plan names the copy of the host that made it
-        plan = replace(plan, weights_file=find_weights_file(weights))
+    if context.base:  # plan and recipe name copies of the host that made them
+        place = find_model_file(context.base)
+        plan = replace(plan, recipe=plan.recipe.with_base(place))
+        plan = replace(plan, architecture=find_base(plan.recipe))
+    plan = replace(plan, weights_file=resolve_network(plan.recipe, again=False).weights_file)
     task = build_task(plan.recipe, plan.classes)
     images = load_images(plan, task, context.manifest)
     images = {split: images[split] for split in ("train", "validation") if split in images}

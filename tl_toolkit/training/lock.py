@@ -9,7 +9,7 @@ from typing import Any
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.training import describe_training
-from tl_toolkit.runs.folder import RunFolder
+from tl_toolkit.plan.used_runs import open_run
 from tl_toolkit.runtime import describe_numerics
 from tl_toolkit.sources.objects import name_object
 from tl_toolkit.transfer.assemble import TransferModel
@@ -55,7 +55,7 @@ def _describe_teacher(plan: Plan) -> dict[str, str] | None:
     teacher = plan.recipe.teacher
     if teacher is None:
         return None
-    model = RunFolder(teacher.run).model
+    model = open_run("teacher.run", teacher.run).model
     return {"run": str(teacher.run), "sha256": hash_file(model)}
 
 
