@@ -268,6 +268,24 @@ def test_copies_of_a_store_are_counted_and_deleted(store, tmp_path):
     assert not system.glob(f"{root}/*/*/.sent")
 
 
+def test_no_room_is_made_by_what_was_not_sent(store, monkeypatch):
+    system, root, address, become = store
+    cache = FeatureCache(mirror_of(address))
+    with monkeypatch.context() as patch:
+        patch.setenv("TL_TOOLKIT_OFFLINE", "1")
+        fill_entry(address, 1)  # the oldest
+    (unsent,) = cache.shards()
+    later = FeatureCache(mirror_of(address)).entry("1" * 32)
+    with later.write([b"2" * 32], [(4,)], "float32", "a test") as writer:
+        writer.add([np.zeros((1, 4))])
+
+    assert not cache.make_room(2 * unsent.size, 2 * unsent.size)
+    assert cache.make_room(unsent.size, 2 * unsent.size)
+
+    assert [shard.path for shard in cache.shards()] == [unsent.path]
+    assert cache.measure_unsent() == unsent.size
+
+
 def test_what_a_store_lacks_and_what_is_written_is_not_deleted(store, tmp_path, monkeypatch):
     system, root, address, become = store
     fill_entry(address, 1)

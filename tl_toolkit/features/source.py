@@ -294,7 +294,7 @@ class FeatureSource:
             needed = sum(len(gap.images) * self._store.example_bytes(gap.cut) for gap in gaps)
             # Complete entries stay too: they are read together with those that are computed now.
             if gaps and not self._make_room(needed, self._store.keys(cuts, digests)):
-                return f"{needed / 1e9:.2f} GB do not fit into features.max_gb or on the disk"
+                return self._describe_full(needed)
         if part is not None:
             # Of thousands of parts, each asks for its own images alone from here on.
             self._roomy.add(names)
@@ -327,6 +327,12 @@ class FeatureSource:
             f"features: the frozen part before {names} ran once for {total} images{here}, and not "
             f"in each epoch; {needed / 1e6:.1f} MB are kept"
         )
+
+    def _describe_full(self, needed: int) -> str:
+        text = f"{needed / 1e9:.2f} GB do not fit into features.max_gb or on the disk"
+        if unsent := self._store.cache.measure_unsent():
+            text += f", where {unsent / 1e9:.2f} GB wait until their runs send them to the store"
+        return text
 
     def _make_room(self, needed: int, keep: Sequence[str]) -> bool:
         cache = self._store.cache

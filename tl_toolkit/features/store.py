@@ -21,6 +21,7 @@ import numpy as np
 from tl_toolkit.features.leases import LEASE_PREFIX, FolderLeases, Leases
 from tl_toolkit.features.shards import (
     DRAFT_PREFIX,
+    SENT,
     Shard,
     ShardWriter,
     StoredExamples,
@@ -206,6 +207,8 @@ class FeatureCache:
     def make_room(self, needed: int, budget: int, *, keep: Sequence[str] = ()) -> bool:
         """Deletes least recently used shards until `needed` more bytes fit into the budget.
 
+        Copies of an object store that this host has not sent yet stay: nobody else has them.
+
         Args:
             needed: Bytes that are to be written.
             budget: Bytes that all shards together may take.
@@ -216,7 +219,11 @@ class FeatureCache:
         """
         self.sweep()
         shards = self.shards()
-        spare = [shard for shard in shards if shard.path.parent.name not in keep]
+        spare = [
+            shard
+            for shard in shards
+            if shard.path.parent.name not in keep and not self._is_unsent(shard)
+        ]
         excess = sum(shard.size for shard in shards) + needed - budget
         if excess > sum(shard.size for shard in spare):
             return False
@@ -226,6 +233,13 @@ class FeatureCache:
             delete_shard(shard.path)
             excess -= shard.size
         return True
+
+    def measure_unsent(self) -> int:
+        """Returns the bytes of shards that an object store may lack, and which stay for that."""
+        return sum(shard.size for shard in self.shards() if self._is_unsent(shard))
+
+    def _is_unsent(self, shard: Shard) -> bool:
+        return bool(self._address) and not (shard.path / SENT).exists()
 
     def clear(self) -> tuple[int, int]:
         """Deletes all shards; returns how many there were, and their bytes."""
