@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from tl_toolkit.errors import DataError, Problem
 from tl_toolkit.recipe.remote import hide_credentials
+from tl_toolkit.sources.waiting import saying_that_it_waits
 
 __all__ = [
     "Facts",
@@ -35,6 +36,7 @@ _SETTINGS = (FileNotFoundError, PermissionError, ValueError)
 
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotImplementedError)
 _TRIES = 3  # each of a library that has its own
+_PATIENCE_SECONDS = 60.0  # after which no try begins: one may take minutes where nothing answers
 _PAUSE_SECONDS = 0.5  # before the second try, and twice as long before each later one
 
 _Result = TypeVar("_Result")
@@ -143,7 +145,7 @@ def copy_object(address: str, place: Path) -> None:
         DataError: It cannot be read.
     """
     system, path = open_store(address, address)
-    try_request(address, lambda: system.get_file(path, str(place)))
+    try_request(address, lambda: system.get_file(path, str(place)), is_transfer=True)
 
 
 def put_object(where: str, address: str, place: Path) -> None:
@@ -159,7 +161,7 @@ def put_object(where: str, address: str, place: Path) -> None:
     """
     where = f"{where}: {address}"
     system, path = open_store(where, address)
-    try_request(where, lambda: system.put_file(str(place), path), verb="written")
+    try_request(where, lambda: system.put_file(str(place), path), verb="written", is_transfer=True)
 
 
 def _choose(root: str, found: Mapping[str, Any]) -> Iterator[tuple[str, Facts]]:
@@ -278,18 +280,38 @@ def try_request(
     *,
     raising: type[Exception] | tuple[type[Exception], ...] = (),
     verb: str = "read",
+    is_transfer: bool = False,
 ) -> _Result:
     """Returns what a call returns, which is tried again after errors that may pass.
+
+    A warning says so where it takes longer than people wait without a word.
 
     Args:
         where: Name of the address in messages, with the address.
         call: A request to a store.
         raising: Errors that the caller takes.
         verb: What the request does, as messages say it of the object.
+        is_transfer: Whether it may move gigabytes: then it takes its time.
 
     Raises:
         DataError: It has failed.
     """
+    deadline = time.time() + _PATIENCE_SECONDS
+    last = time.strftime("%H:%M:%S", time.localtime(deadline))
+    until = f"it is asked {_TRIES} times at most, and not again after {last}"
+    store = re.search(r"\w+://[^/]*", where)
+    waiting = saying_that_it_waits(where, store[0] if store else where, until)
+    with contextlib.nullcontext() if is_transfer else waiting:
+        return _try(where, call, raising, verb, float("inf") if is_transfer else deadline)
+
+
+def _try(
+    where: str,
+    call: Callable[[], _Result],
+    raising: type[Exception] | tuple[type[Exception], ...],
+    verb: str,
+    deadline: float,
+) -> _Result:
     for attempt in range(_TRIES):
         try:
             return call()
@@ -298,7 +320,7 @@ def try_request(
         except _FINAL as error:
             raise _describe(where, error, verb) from None
         except Exception as error:  # of any store's library
-            if attempt == _TRIES - 1:
+            if attempt == _TRIES - 1 or time.time() > deadline:
                 raise _SilentError(_describe(where, error, verb).problems) from None
             time.sleep(_PAUSE_SECONDS * 2**attempt)
     raise AssertionError  # the loop returns or raises
