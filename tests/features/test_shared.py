@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import fsspec
 import numpy as np
@@ -140,7 +141,9 @@ def test_a_store_that_cannot_be_written_is_named(photos, store, monkeypatch):
 def test_a_store_that_cannot_be_read_is_named(photos, store, monkeypatch):
     system, root, address, become = store
 
-    def refuse(*arguments, **options):
+    def refuse(self, path, **options):
+        if path.strip("/") == root.strip("/"):  # which is listed before
+            return {}
         raise PermissionError("403")
 
     monkeypatch.setattr(type(system), "find", refuse)
@@ -307,3 +310,38 @@ def test_what_a_store_lacks_and_what_is_written_is_not_deleted(store, tmp_path, 
     assert entry.missing([bytes([1]) * 32, bytes([2]) * 32]) == []  # sends one, copies the other
     assert len(system.glob(f"{root}/*/*/whole.json")) == 2
     assert "not deleted" not in tltool("cache", "clear", cwd=tmp_path).stderr
+
+
+def test_validate_names_a_feature_store_out_of_reach(photos, store, tmp_path, monkeypatch):
+    system, root, address, become = store
+    place = tmp_path / "recipe.json"
+
+    def validate(store="auto", code=0):
+        features = {"location": address, "store": store}
+        place.write_text(json.dumps(recipe_of(photos, features=features)))
+        return tltool("validate", place.name, cwd=tmp_path, code=code).stderr
+
+    def refuse(*arguments, **options):
+        raise PermissionError("403")
+
+    validate()
+    assert not system.exists(root)
+    monkeypatch.setattr(type(system), "find", refuse)
+
+    assert f"features.location: {address} cannot be read: PermissionError" in " ".join(
+        validate(code=3).split()
+    )
+    validate("never")
+    monkeypatch.setenv("TL_TOOLKIT_OFFLINE", "1")
+    validate()
+
+
+def test_validate_names_the_package_that_a_feature_store_needs(photos, tmp_path, monkeypatch):
+    place = tmp_path / "recipe.json"
+    place.write_text(json.dumps(recipe_of(photos, features={"location": "abfs://photos/features"})))
+    monkeypatch.setitem(sys.modules, "adlfs", None)
+
+    text = tltool("validate", place.name, cwd=tmp_path, code=3).stderr
+
+    assert "features.location: abfs://photos/features" in text
+    assert "needs adlfs" in text and "pip install adlfs" in text

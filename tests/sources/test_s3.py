@@ -361,3 +361,13 @@ def test_wrong_credentials_and_buckets_are_named_without_the_secret(server, tmp_
 
     assert "s3://flowers/photos" in output and "cannot be read" in output
     assert os.environ["AWS_SECRET_ACCESS_KEY"] == SECRET
+
+
+def test_a_bucket_that_is_not_there_is_no_feature_store(server, tmp_path):
+    recipe = write_recipe(tmp_path / "r.yaml", tmp_path / "photos")
+
+    text = call("validate", recipe, "features.location=s3://none/features", folder=tmp_path, code=3)
+    call("validate", recipe, "features.location=s3://flowers/features", folder=tmp_path)
+
+    assert "features.location: s3://none/features" in text.stderr
+    assert "no such bucket: s3://none" in text.stderr

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from tl_toolkit.catalog.lookup import Architecture
+from tl_toolkit.catalog.published import is_offline
 from tl_toolkit.catalog.records import RGB
 from tl_toolkit.errors import DataError, Problem, RecipeError, WeightsError
 from tl_toolkit.plan.bases import find_base
@@ -26,12 +27,14 @@ from tl_toolkit.plan.start import find_start, read_start_pooling, resolve_runs
 from tl_toolkit.plan.tasks import Survey, plan_task
 from tl_toolkit.recipe.export_formats import find_missing
 from tl_toolkit.recipe.load import LoadedRecipe, build_baseline, find_baseline_problems
+from tl_toolkit.recipe.remote import find_address
 from tl_toolkit.recipe.schema import Data, Recipe
 from tl_toolkit.recipe.tree import FieldPath
 from tl_toolkit.sources.leaks import Leak, describe_leaks, find_leaks, refuse_leaks
 from tl_toolkit.sources.listing import name_some, suffix_of
 from tl_toolkit.sources.near_leaks import find_known_near
 from tl_toolkit.sources.remote import list_remote
+from tl_toolkit.sources.stores import reach_folder
 
 __all__ = ["check_recipe", "plan_base", "plan_baseline", "plan_trial"]
 
@@ -55,6 +58,7 @@ def check_recipe(loaded: LoadedRecipe) -> Plan:
     recipe = resolve_runs(loaded.recipe)
     data = recipe.data
     list_remote({**data.sources, "model.base.model": recipe.model.own_file})
+    _reach_store(recipe)
     survey = plan_task(resolve_head(recipe)).survey()
     recipe, reasons = _resolve_preset(recipe, survey)
     findings = [*_check_data(recipe.data, survey), *_check_folds(recipe, survey)]
@@ -73,6 +77,21 @@ def check_recipe(loaded: LoadedRecipe) -> Plan:
         raise as_error(findings, loaded.locate)
     near = _find_near(recipe, survey)
     return replace(_make_plan(recipe, survey, network), reasons=reasons, near_leaks=near)
+
+
+def _reach_store(recipe: Recipe) -> None:
+    """Lists a feature store on an object store, so that a run does not end where it needs it.
+
+    Who may not write there may still read what others have computed, so that nothing is written.
+
+    Raises:
+        DataError: It cannot be listed, or what reads it is not installed.
+    """
+    location = recipe.features.location
+    if recipe.features.store == "never" or location is None or is_offline():
+        return
+    if address := find_address(location):
+        reach_folder(f"features.location: {address}", address)
 
 
 def _resolve_preset(recipe: Recipe, survey: Survey) -> tuple[Recipe, tuple[str, ...]]:

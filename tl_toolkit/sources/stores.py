@@ -25,6 +25,7 @@ __all__ = [
     "list_objects",
     "open_store",
     "put_object",
+    "reach_folder",
     "try_request",
 ]
 
@@ -35,6 +36,7 @@ _SETTINGS = (FileNotFoundError, PermissionError, ValueError)
 """Errors of a name, of access and of an endpoint, which were wrong before anything was read."""
 
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotImplementedError)
+_WITHOUT_BUCKETS = ("file://", "memory://")
 _TRIES = 3  # each of a library that has its own
 _PATIENCE_SECONDS = 60.0  # after which no try begins: one may take minutes where nothing answers
 _PAUSE_SECONDS = 0.5  # before the second try, and twice as long before each later one
@@ -80,6 +82,29 @@ def list_objects(where: str, address: str, *, deep: bool = True) -> dict[str, Fa
         return found
 
     return dict(_choose(root, try_request(where, list_all)))
+
+
+def reach_folder(where: str, address: str) -> None:
+    """Lists a folder that need not be there yet, so that a store that cannot be used is named.
+
+    Args:
+        where: Name of the address in messages, with the address.
+        address: The folder.
+
+    Raises:
+        DataError: It cannot be read, there is no such bucket, or what reads it is not installed.
+    """
+    if list_objects(where, address, deep=False) or address.startswith(_WITHOUT_BUCKETS):
+        return
+    system, bucket = open_store(where, _name_store(address))
+    try:  # a listing of a bucket that is not there is empty, too
+        try_request(where, lambda: system.info(bucket), raising=_SETTINGS)
+    except FileNotFoundError:
+        expected = "The bucket of a feature store must be there; its folders are made."
+        what = f"no such bucket: {_name_store(address)}"
+        raise DataError(Problem(where, what, expected, _name_settings(where))) from None
+    except _SETTINGS:  # who may use a folder alone may not ask for its bucket
+        return
 
 
 def find_object(address: str) -> Facts:
