@@ -12,47 +12,14 @@ import keras
 import pytest
 import s3fs
 from moto.s3.responses import S3Response
-from moto.server import ThreadedMotoServer
 
 from tests.command import TLTOOL, tltool
-from tests.conftest import draw_class_folders
+from tests.sources.conftest import ID, SECRET, TOKEN
 from tl_toolkit.architectures.lenet import build_lenet5
 from tl_toolkit.features.leases import LEASE_PREFIX
 from tl_toolkit.sources import objects, small_objects, stores
 
 pytestmark = pytest.mark.slow
-
-ID, SECRET, TOKEN = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI-K7MDENG-EXAMPLEKEY", "TOKEN-of-a-session"
-
-
-@pytest.fixture
-def server(tmp_path, monkeypatch):
-    """A bucket of images on a server of this process, known by the environment alone."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    endpoint = f"http://{host}:{port}"
-    for name, value in {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": ID,
-        "AWS_SECRET_ACCESS_KEY": SECRET,
-        "AWS_SESSION_TOKEN": TOKEN,
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "TL_TOOLKIT_CACHE": str(tmp_path / "cache"),
-    }.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(stores, "_systems", {})
-    monkeypatch.setattr(objects, "_facts", {})
-    draw_class_folders(tmp_path / "photos", classes=("ants", "bees"), count=5)
-    s3fs.S3FileSystem.clear_instance_cache()  # with the endpoint of an earlier test
-    system = s3fs.S3FileSystem(skip_instance_cache=True)
-    if system.exists("flowers"):  # the servers of a process share what they hold
-        system.rm("flowers", recursive=True)
-    system.mkdir("flowers")
-    system.put(str(tmp_path / "photos"), "flowers/photos", recursive=True)
-    yield system
-    server.stop()
 
 
 def write_recipe(place, source):

@@ -323,12 +323,19 @@ def test_the_wait_for_hosts_is_theirs():
             parse_hosts(hosts, 0 if hosts else None, {}, wait_seconds=seconds)
 
 
-def run_processes(commands, folder, *, meanwhile=lambda processes: None):
+def run_processes(commands, folder, *, meanwhile=lambda processes: None, environments=None):
     """Runs commands side by side; returns exit codes and what was printed."""
     files = [(folder / f"printed{index}").open("w+") for index in range(len(commands))]
     processes = [
-        subprocess.Popen([sys.executable, "-m", *command], stdout=file, stderr=subprocess.STDOUT)
-        for command, file in zip(commands, files, strict=True)
+        subprocess.Popen(
+            [sys.executable, "-m", *command],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=os.environ | variables,
+        )
+        for command, file, variables in zip(
+            commands, files, environments or [{}] * len(commands), strict=True
+        )
     ]
     try:
         meanwhile(processes)

@@ -20,6 +20,7 @@ from tl_toolkit.plan.devices import DeviceChoice
 from tl_toolkit.plan.hosts import Hosts
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.training import describe_training, training_settings
+from tl_toolkit.recipe.remote import is_address
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runtime import start_tensorflow
 from tl_toolkit.training.meeting import Meeting, meet
@@ -133,12 +134,13 @@ class Together:
 
 
 def _drop_places(values: Any) -> Any:
-    """Returns values without paths: hosts may have the same images in other folders."""
+    """Returns values without places: hosts may have the same images elsewhere, as on a store."""
     if isinstance(values, Mapping):
         return {name: _drop_places(value) for name, value in values.items()}
     if isinstance(values, list):
         return [_drop_places(value) for value in values]
-    return "" if isinstance(values, str) and os.path.isabs(values) else values
+    is_place = isinstance(values, str) and (os.path.isabs(values) or is_address(values))
+    return "" if is_place else values
 
 
 def _pack(folder: Path) -> bytes:
