@@ -101,6 +101,28 @@ def train(devices, case, *, size=COUNT, dropout=0.0, equal=False):
     return np.concatenate([losses, again]), state, transfer.model.get_weights()
 
 
+def overflow(devices):
+    """How far a step goes, and one whose scaled gradients overflow in the second half alone."""
+    transfer = build_transfer("vgg_tiny", seed=1)
+    settings = phase(SGD(), units=VGG)
+    _, steps = CompiledPhases(transfer, "float16", devices=devices).get(settings, BATCH)
+    shape = (BATCH, *steps.model.input.shape[1:])
+    features = np.random.default_rng(1).uniform(size=shape).astype(np.float32)
+    steps.optimizer.dynamic_scale.assign(2.0**14)
+    moved = []
+    for factor in (1, 100):
+        features[BATCH // 2 :] *= factor
+        before = transfer.model.get_weights()
+        losses, _ = steps.train(features, TARGETS[:BATCH])
+        pairs = zip(before, transfer.model.get_weights(), strict=True)
+        moved.append(max(float(np.abs(a - b).max()) for a, b in pairs))
+    return {
+        "moved": moved,
+        "scale": float(np.log2(steps.optimizer.dynamic_scale)),
+        "is_finite": bool(np.isfinite(losses).all()),
+    }
+
+
 def compare(replicas, names):
     """A row a case: the largest differences between one device and replicas."""
     rows = {}
@@ -116,6 +138,8 @@ def compare(replicas, names):
                 float(np.abs(a - b).max()) for a, b in zip(weights, others, strict=True)
             ),
         }
+        if CASES[name].get("precision") == "float16":
+            rows[name]["overflow"] = overflow(replicas)
     return rows
 
 

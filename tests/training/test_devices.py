@@ -34,6 +34,16 @@ def check_cases(found):
         assert row["loss"] < close, name
         assert row["weights"] < close, name
         assert row["score"], name
+        if name == "float16":
+            check_overflow(row["overflow"])
+
+
+def check_overflow(found):
+    """A step that overflows on one device is taken on none, and all halve the scale."""
+    step, overflown = found["moved"]
+    assert step > 0 and overflown == 0
+    assert found["scale"] == 13
+    assert found["is_finite"]
 
 
 @pytest.mark.slow

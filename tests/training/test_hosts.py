@@ -356,7 +356,8 @@ def run_processes(commands, folder, *, meanwhile=lambda processes: None, environ
 def test_two_processes_since_tensorflow_connects_once_train_what_one_trains(tmp_path):
     addresses = ",".join(free_addresses())
     commands = [
-        ("tests.training.loopback", addresses, str(index), "whole network") for index in (0, 1)
+        ("tests.training.loopback", addresses, str(index), "whole network", "float16")
+        for index in (0, 1)
     ]
 
     codes, texts = run_processes(commands, tmp_path)
