@@ -338,3 +338,25 @@ def test_a_bucket_that_is_not_there_is_no_feature_store(server, tmp_path):
 
     assert "features.location: s3://none/features" in text.stderr
     assert "no such bucket: s3://none" in text.stderr
+
+
+def test_a_run_starts_from_one_in_a_bucket_and_learns_from_it(server, tmp_path):
+    recipe = write_recipe(tmp_path / "r.yaml", "s3://flowers/photos")
+    call("finetune", recipe, "--out", "first", folder=tmp_path)
+    server.put(str(tmp_path / "first"), "flowers/runs/first", recursive=True)
+    options = ("~model.weights", "export=false", "report=false", "phases.0.epochs=1")
+    for name, place in (("local", "first"), ("remote", "s3://flowers/runs/first")):
+        changes = (*options, f"teacher={place}", "--out", name, "--from", place)
+        call("finetune", recipe, *changes, folder=tmp_path)
+
+    locks = [
+        json.loads((tmp_path / name / "lock.json").read_text()) for name in ("local", "remote")
+    ]
+    digests = [
+        json.loads((tmp_path / name / "metrics.json").read_text())["weights_sha256"]
+        for name in ("local", "remote")
+    ]
+    assert digests[0] == digests[1]
+    assert locks[1]["start"]["run"] == locks[1]["teacher"]["run"] == "s3://flowers/runs/first"
+    for path in (*list_files(tmp_path / "remote"), *list_files(tmp_path / "cache")):
+        assert_no_secret(path.read_bytes())

@@ -323,7 +323,7 @@ def try_request(
     """
     deadline = time.time() + _PATIENCE_SECONDS
     last = time.strftime("%H:%M:%S", time.localtime(deadline))
-    until = f"it is asked {_TRIES} times at most, and not again after {last}"
+    until = f"it is asked {_TRIES} times at most, and not again after {last} (one try may be long)"
     store = re.search(r"\w+://[^/]*", where)
     waiting = saying_that_it_waits(where, store[0] if store else where, until)
     with contextlib.nullcontext() if is_transfer else waiting:
