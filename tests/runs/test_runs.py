@@ -382,3 +382,13 @@ def test_a_killed_run_is_replaced_although_its_number_is_now_somebody_elses(tmp_
     finished_run(tmp_path, out=folder.path, overwrite=True)
 
     assert state_of(folder) == "done"
+
+
+@pytest.mark.parametrize(
+    "run", ["s3://me:hunter2@photos/runs/001", Path("memory://photos/runs/001")]
+)
+def test_a_run_with_an_address_is_copied_first(run):
+    with pytest.raises(DataError, match=r"the run  has the address(?s:.*)aws s3 cp") as caught:
+        find_run(run)
+
+    assert "hunter2" not in str(caught.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +17,12 @@ from tl_toolkit.runs.results import finish
 from tl_toolkit.runs.states import describe_unfinished
 
 _MAX_NAMED = 8
+_REMOTE_RUN = Problem(
+    "the run",
+    "has the address of an object store",
+    "A run of this machine is expected; only --from, model.start and teacher take an address.",
+    "aws s3 cp --recursive s3://BUCKET/RUN runs/NAME/001, and that folder",
+)
 
 
 @contextlib.contextmanager
@@ -289,6 +296,8 @@ def find_run(run: str | Path, *, root: Path = Path("runs"), unfinished: bool = F
     known = [str(path.relative_to(root)) for path in _list_runs(root) if _is_usable(path)]
     more = f" and {len(known) - _MAX_NAMED} more" if len(known) > _MAX_NAMED else ""
     here = f"Here: {', '.join(known[-_MAX_NAMED:])}{more}." if known else f"{root}/ holds none yet."
+    if re.match(r"\w+:/", str(run)):  # of a path that was an address, a slash is lost
+        raise DataError(_REMOTE_RUN)
     is_interrupted = Path(run).name == "latest" and _find_newest(run, root) is not None
     raise DataError(
         Problem(
