@@ -17,8 +17,8 @@ from PIL import Image
 
 import tl_toolkit as tl
 from tests.command import tltool
+from tests.export.unequal import ask
 from tl_toolkit.architectures.loading import remember_model
-from tl_toolkit.export.asking import ask
 from tl_toolkit.sources.builtin import load_builtin_image
 
 EARLIER = Path(__file__).parents[1] / "earlier"

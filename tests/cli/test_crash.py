@@ -155,3 +155,29 @@ os.write(2, b"to the terminal\\n")
 
     assert done.stderr == "to people\nto the terminal\n"
     assert "to the log\n" in (tmp_path / "command.log").read_text()
+
+
+@pytest.mark.parametrize("verb", ["finetune", "models"])
+def test_a_command_ends_after_what_must_be_done_at_exit_and_frees_nothing_else(tmp_path, verb):
+    """`finetune` runs in a child process, `models` does not."""
+    code = f"""
+import atexit, os, sys
+import tl_toolkit.cli.main as cli
+
+class Large:
+    def __del__(self, write=os.write):
+        write(1, b"freed")
+
+def run(arguments):
+    atexit.register(print, "closed")
+    sys.kept = Large()
+    return 3
+
+cli.run = run
+sys.argv = ["tltool", "{verb}"]
+cli.main()
+"""
+
+    done = run_process(code, tmp_path)
+
+    assert (done.returncode, done.stdout, done.stderr) == (3, "closed\n", "")

@@ -12,13 +12,13 @@ from PIL import Image
 
 import tl_toolkit as tl
 from tests.command import tltool
+from tests.export.unequal import ask
 from tests.tables import CLASSES, draw_tables, make_recipe, write_table
 from tl_toolkit.api.report import build_report
 from tl_toolkit.api.run import Run
 from tl_toolkit.errors import NonFiniteError, ThresholdError
 from tl_toolkit.evaluation.metrics import check_thresholds
 from tl_toolkit.evaluation.pairing import read_predictions
-from tl_toolkit.export.asking import ask
 from tl_toolkit.printing.markdown import read_front_matter
 from tl_toolkit.recipe.tasks import find_task
 from tl_toolkit.reports.page import write_report

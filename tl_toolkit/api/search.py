@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -362,7 +361,7 @@ class Searching:
         from tl_toolkit.training.prepare import start_aside, survey_images, write_manifest
 
         # KerasTuner takes a second to import, in which images are decoded.
-        wait_for_import = start_aside(lambda: import_module("tl_toolkit.tuning.engine"))
+        wait_for_import = start_aside(_import_engine)
         task = build_task(self.recipe, self.plan.classes)
         is_open = self.recipe.precision == "auto"
         if is_open and not self.plan.needs_bands:
@@ -500,6 +499,10 @@ class Searching:
 
         manifest, images = self._images
         return {"soup": make_soup(engine, trials, self.folder, manifest=manifest, images=images)}
+
+
+def _import_engine() -> None:
+    import tl_toolkit.tuning.engine  # noqa: F401
 
 
 @contextlib.contextmanager

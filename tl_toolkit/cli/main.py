@@ -7,13 +7,13 @@ import contextlib
 import errno
 import faulthandler
 import io
+import logging
 import math
 import os
 import shlex
 import signal
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -172,6 +172,8 @@ def tltool() -> None:
 
 def main() -> None:
     """Runs the command line and exits with its code."""
+    codes: list[int] = []
+    atexit.register(_end, codes)  # the first is called last
     faulthandler.enable()  # a crash's stack goes where stderr goes: the terminal, or a run's log
     open_missing_streams()
     name_stdout()
@@ -181,20 +183,21 @@ def main() -> None:
     began = time.monotonic() - find_age()
     current.clock = lambda: time.monotonic() - began
     if arguments and arguments[0] in _TRAINING:
-        _leave(supervise(lambda: run(arguments), partial(_report_death, arguments)))
-    _leave(run(arguments))
+        codes.append(supervise(lambda: run(arguments), partial(_report_death, arguments)))
+    else:
+        codes.append(run(arguments))
+    sys.exit(codes[-1])
 
 
-def _leave(code: int) -> NoReturn:
-    """Ends the process, without the second that TensorFlow takes to free what ends with it."""
-    threads = [thread for thread in threading.enumerate() if not thread.daemon]
-    if threads == [threading.main_thread()]:
-        atexit._run_exitfuncs()
-        with contextlib.suppress(OSError, ValueError):  # nobody reads them: Python's end says so
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-    sys.exit(code)
+def _end(codes: list[int]) -> None:
+    """Ends the process, without the second in which TensorFlow frees what ends with it."""
+    if not codes:  # it ends by an exception, which Python has still to say
+        return
+    logging.shutdown()
+    with contextlib.suppress(OSError, ValueError):  # nobody reads them: Python's end says so
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(codes[-1])
 
 
 def open_missing_streams() -> None:

@@ -165,7 +165,7 @@ def test_an_image_of_the_model_s_size_is_predicted_alike_at_its_own(run):
 
 @pytest.mark.slow
 def test_a_saved_model_predicts_as_the_run_predicts(run):
-    from tl_toolkit.export.asking import ask
+    from tests.export.unequal import ask
 
     run.export(("saved_model",))
     pixels = np.asarray(Image.open(photo_of(run)))

@@ -60,7 +60,8 @@ def test_the_model_undoes_the_standardization():
 
     values = np.random.default_rng(2).normal(size=(5, 4))
     expected = inner(values) * TARGETS.std(axis=0) + TARGETS.mean(axis=0, dtype=np.float64)
-    np.testing.assert_allclose(model(values), expected, rtol=1e-6)
+    # In deviations: random weights may give a value near 0, which has lost its digits.
+    assert (np.abs(model(values) - expected) / TARGETS.std(axis=0)).max() < 1e-5
     assert not model.get_layer("head_units").trainable_variables
 
 
