@@ -16,7 +16,15 @@ import numpy as np
 
 from tl_toolkit.architectures.heads import CELLS_OF, VARIANCE_EPSILON
 
-__all__ = ["Groups", "Solution", "Solver", "solve_classes", "solve_labels", "solve_values"]
+__all__ = [
+    "Groups",
+    "Solution",
+    "Solver",
+    "import_solvers",
+    "solve_classes",
+    "solve_labels",
+    "solve_values",
+]
 
 Solver = Literal["ridge", "logistic", "auto"]
 
@@ -70,6 +78,11 @@ class Solution:
 
 _Attempt = Callable[[np.ndarray], Solution]
 """Solves for standardized features."""
+
+
+def import_solvers() -> None:
+    """Imports what solves a head now, while other work runs: scikit-learn takes a second."""
+    import sklearn.linear_model  # noqa: F401
 
 
 def solve_classes(

@@ -10,6 +10,7 @@ import keras
 
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.plan.training import PhaseSettings, TrainingSettings
+from tl_toolkit.tasks.solvers import import_solvers
 from tl_toolkit.training.devices import Devices, OneDevice
 from tl_toolkit.training.optimizers import (
     RateTable,
@@ -113,7 +114,7 @@ class CompiledPhases:
             layer.momentum = own if momentum is None else momentum
 
     def trace(self, settings: TrainingSettings) -> None:
-        """Compiles the steps of all phases now, while other work runs.
+        """Compiles the steps of all phases now, and imports their solvers, while other work runs.
 
         Args:
             settings: The phases and their batch size.
@@ -122,6 +123,8 @@ class CompiledPhases:
             _, steps = self.get(phase, settings.batch_size)
             is_mixed = settings.mixes_images or bool(phase.feature_mixup)
             steps.trace(training=phase.solver is None, mixed=is_mixed)
+        if any(phase.solver for phase in settings.phases):
+            import_solvers()
 
 
 def check_units(transfer: TransferModel, phase: PhaseSettings) -> None:
