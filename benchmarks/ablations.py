@@ -62,6 +62,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "probe alone, average pooling": {"phases": [], **head(pooling="average")},
     "probe alone, last map": {"phases": [], **head(taps=None, pooling="average")},
     "probe alone, pyramid": {"phases": [], **head(pooling="pyramid")},
+    "probe alone, pyramid, inner maps": {"phases": [], **head(pooling="pyramid", taps="inner")},
     "probe alone, pyramid, class weights": {
         "phases": [],
         **head(pooling="pyramid"),

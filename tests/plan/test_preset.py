@@ -11,6 +11,7 @@ from tl_toolkit.plan.check import check_recipe, plan_baseline
 from tl_toolkit.plan.network import resolve_head
 from tl_toolkit.plan.preset import replace_reasons, resolve_preset
 from tl_toolkit.recipe.load import dump_recipe, load_recipe, read_recipe
+from tl_toolkit.recipe.schema import Head
 from tl_toolkit.recipe.tasks import TASKS, find_task
 
 VALUES = {
@@ -27,7 +28,7 @@ WHOLE = MODEL | {"head": {"pooling": "statistics"}}
 """A model whose head a preset tunes: it reads no cells."""
 
 
-def resolve(images=800, validation=200, outputs=10, start_pooling=None, counts=None, **changes):
+def resolve(images=800, validation=200, outputs=10, start_head=None, counts=None, **changes):
     recipe = resolve_head(read_recipe(VALUES | changes).recipe)
     base = recipe.model.base
     resolved, choices = resolve_preset(
@@ -36,7 +37,7 @@ def resolve(images=800, validation=200, outputs=10, start_pooling=None, counts=N
         images,
         validation,
         outputs=outputs,
-        start_pooling=start_pooling,
+        start_head=start_head,
         counts=counts,
     )
     return resolved, [f"{recipe.preset}: {choice.describe()}" for choice in choices]
@@ -46,11 +47,12 @@ def test_a_recipe_without_phases_gets_the_preset_auto():
     assert read_recipe(VALUES).recipe.preset == "auto"
 
 
-def test_auto_solves_a_head_on_cells_of_all_maps():
-    recipe, reasons = resolve()
+@pytest.mark.parametrize(("images", "taps"), [(1000, "inner"), (1001, "all")])
+def test_auto_solves_a_head_on_cells_of_many_maps(images, taps):
+    recipe, reasons = resolve(images=images)
 
     head = recipe.model.head
-    assert (head.taps, head.pooling, head.normalize) == ("all", "pyramid", True)
+    assert (head.taps, head.pooling, head.normalize) == (taps, "pyramid", True)
     assert head.solver == "auto" and head.dropout == 0
     assert recipe.phases == () and "none to tune the base" in reasons[-1]
     assert all(text.startswith("auto: ") for text in reasons) and len(reasons) == 5
@@ -78,11 +80,14 @@ def test_cells_are_left_out_where_their_features_would_fill_the_memory(changes):
     assert "auto: model.head.pooling=statistics: average and deviation of each channel" in reasons
 
 
-@pytest.mark.parametrize(("pooling", "images"), [("statistics", 800), ("pyramid", 3000)])
-def test_a_head_pools_as_that_of_the_run_to_start_from(pooling, images):
-    recipe, _ = resolve(images=images, start_pooling=pooling)
+@pytest.mark.parametrize(
+    ("pooling", "taps", "images"),
+    [("statistics", "all", 800), ("pyramid", "all", 800), ("pyramid", "inner", 3000)],
+)
+def test_a_head_reads_and_pools_as_that_of_the_run_to_start_from(pooling, taps, images):
+    recipe, _ = resolve(images=images, start_head=Head(taps=taps, pooling=pooling))
 
-    assert recipe.model.head.pooling == pooling
+    assert (recipe.model.head.taps, recipe.model.head.pooling) == (taps, pooling)
 
 
 @pytest.mark.parametrize(("most", "balance"), [(300, None), (301, "class_weights")])
@@ -209,7 +214,7 @@ def test_the_plan_shows_what_was_chosen():
     text = plan.describe()
 
     assert "phases   probe (head, auto)" in text
-    assert "chosen   auto: model.head.taps=all" in text
+    assert "chosen   auto: model.head.taps=inner" in text
     assert plan.as_json()["reasons"] == list(plan.reasons)
 
 

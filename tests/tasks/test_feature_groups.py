@@ -203,6 +203,24 @@ def test_features_are_grouped_by_the_depth_of_their_map_and_by_cells():
     assert sorted(np.concatenate(list(groups.values()))) == list(range(63))
 
 
+def test_features_of_inner_maps_are_groups_of_their_own():
+    model = build("pyramid", *[(9, 9, 1)] * 6)
+
+    groups = group_features(model.layers, inner=(1, 4))
+
+    assert list(groups) == [
+        f"{part}{maps}"
+        for maps in (
+            "the last map", "late maps", "inner late maps", "early maps", "inner early maps"
+        )
+        for part in ("", "cells of ")
+        if maps != "late maps"
+    ]  # fmt: skip
+    assert groups["inner early maps"].tolist() == [11, 12]
+    assert groups["inner late maps"].tolist() == [44, 45]
+    assert sorted(np.concatenate(list(groups.values()))) == list(range(66))
+
+
 def test_a_head_of_one_map_or_of_vectors_has_groups_too():
     assert list(group_features(build("statistics", (3, 3, 2)).layers)) == ["the last map"]
     assert group_features(build(None, (6,)).layers) == {}

@@ -11,6 +11,7 @@ from tests.models import build_transfer, measure_parts
 from tl_toolkit.architectures.batches import FixedBatch
 from tl_toolkit.catalog.lookup import find_architecture, resolve_unfreeze
 from tl_toolkit.errors import CheckFailedError, ReceiptError
+from tl_toolkit.keras_private import producer_of
 from tl_toolkit.recipe.schema import Phase, UnfreezeFrom
 from tl_toolkit.tasks.classification.task import Classification
 from tl_toolkit.training.optimizers import build_optimizer
@@ -204,6 +205,36 @@ def test_every_pooling_can_be_cut_and_trained(pooling):
 
     take_steps(split, IMAGES)
 
+    check_whole(transfer, split)
+    assert measure_parts(transfer, split) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("base", "arguments", "inner"),
+    [
+        ("mobilenet", {"alpha": 0.25}, [f"conv_dw_{number}_relu" for number in range(1, 14)]),
+        pytest.param(
+            "mobilenet_v2",
+            {"alpha": 0.35},
+            [
+                "expanded_conv_depthwise_relu",
+                *(f"block_{number}_depthwise_relu" for number in range(1, 17)),
+            ],
+            marks=pytest.mark.slow,
+        ),
+        ("vgg_tiny", {}, [f"block{number}_conv1_relu" for number in range(1, 4)]),
+        ("lenet5", {}, []),
+    ],
+)
+def test_a_head_reads_inside_of_units_and_the_rest_of_them_can_train(base, arguments, inner):
+    transfer = build_transfer(base, arguments=arguments, head={"taps": "inner"})
+    *units, head = transfer.parts
+    maps = [producer_of(tensor).name for tensor in head.inputs]
+
+    split = split_at(transfer, [part.name for part in units[len(units) // 2 :]])
+
+    assert [maps[place] for place in transfer.inner_maps] == inner
+    assert len(maps) == len(inner) + len(units)
     check_whole(transfer, split)
     assert measure_parts(transfer, split) < 1e-5
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import keras
 import numpy as np
 
-from tl_toolkit.architectures.graph import find_blocks, sorted_calls
+from tl_toolkit.architectures.graph import UnitGraph, find_blocks, sorted_calls
 from tl_toolkit.architectures.layers import GeneralizedMeanPooling2D
 from tl_toolkit.catalog.lookup import Architecture
 from tl_toolkit.errors import Problem, RecipeError, closest
-from tl_toolkit.keras_private import producer_of
+from tl_toolkit.keras_private import Call, producer_of
 
 __all__ = [
     "CELLS_OF",
@@ -51,7 +51,10 @@ _CELLS = 3
 LAST_MAP = "the last map"
 CELLS_OF = "cells of "
 CELLS_OF_LAST_MAP = f"{CELLS_OF}{LAST_MAP}"
-_DEPTHS = (LAST_MAP, "late maps", "early maps")
+_LATE, _EARLY, _INNER = "late maps", "early maps", "inner "
+_MAPS = (LAST_MAP, _LATE, f"{_INNER}{_LATE}", _EARLY, f"{_INNER}{_EARLY}")
+
+_CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
 
 VARIANCE_EPSILON = 1e-6
 """Added to variances. What hardly varies must not be magnified, and a square root has no gradient
@@ -87,8 +90,9 @@ class HeadLayers:
         dropout: Fraction of features dropped before the output in training, [0, 1).
         l1: L1 regularization factor of the output's kernel, 0 or more.
         l2: L2 regularization factor of the output's kernel, 0 or more.
-        taps: Units or layers of the base whose maps are read; "all" for the end of each unit, None
-            for the base's output.
+        taps: Units or layers of the base whose maps are read; "all" for the end of each unit,
+            "inner" for these and the map that the last convolution of each unit reads, if another
+            one of the unit comes before; None for the base's output.
         normalize: Whether pooled features are standardized by fixed statistics.
     """
 
@@ -97,7 +101,7 @@ class HeadLayers:
     dropout: float = 0.0
     l1: float = 0.0
     l2: float = 0.0
-    taps: Literal["all"] | tuple[str, ...] | None = None
+    taps: Literal["all", "inner"] | tuple[str, ...] | None = None
     normalize: bool = False
 
     @classmethod
@@ -146,7 +150,7 @@ def build_head(
 
 def find_head_maps(
     architecture: Architecture,
-    taps: Literal["all"] | Sequence[str] | None,
+    taps: Literal["all", "inner"] | Sequence[str] | None,
     image: keras.KerasTensor,
     features: keras.KerasTensor,
 ) -> tuple[keras.KerasTensor, ...]:
@@ -167,8 +171,9 @@ def find_head_maps(
     layers = {call.operation.name: call.outputs[0] for call in calls if not call.is_input}
     units = [unit for block in find_blocks(architecture, image, features) for unit in block.units]
     ends = {unit.name: unit.tensor for unit in units}
-    if taps == "all":
+    if taps in ("all", "inner"):
         chosen = [*ends.values(), features]
+        chosen += _find_inner(units, calls) if taps == "inner" else []
     else:
         known = {**layers, **ends}
         problems = [
@@ -186,6 +191,25 @@ def find_head_maps(
         chosen = [known[name] for name in taps]
     wanted = {id(tensor) for tensor in chosen if len(tensor.shape) in (2, 4)}
     return tuple(tensor for tensor in layers.values() if id(tensor) in wanted)
+
+
+def _find_inner(units: Sequence[UnitGraph], calls: Sequence[Call]) -> list[keras.KerasTensor]:
+    """Returns what the last convolution of each unit reads, if one of the unit comes before it.
+
+    In units with a narrow end (Sandler et al., 2018, linear bottlenecks) these maps are the wide
+    ones, of which the end holds a projection.
+    """
+    unit_of = {id(member): unit.name for unit in units for member in unit.operations}
+    convolved: dict[int, str] = {}  # the unit by whose convolutions a tensor was made
+    inner: dict[str, keras.KerasTensor] = {}
+    for call in calls:
+        unit = unit_of.get(id(call.operation))
+        entering = [t for t in call.input_tensors if unit and convolved.get(id(t)) == unit]
+        if unit and entering and isinstance(call.operation, keras.layers.Conv2D):
+            inner[unit] = entering[0]
+        if unit and (entering or isinstance(call.operation, _CONVOLUTIONS)):
+            convolved |= {id(tensor): unit for tensor in call.outputs}
+    return list(inner.values())
 
 
 def build_dense(
@@ -294,16 +318,19 @@ def _name_cells(name: str) -> str:
     return f"{name}_cells"
 
 
-def group_features(head: Iterable[keras.layers.Layer]) -> dict[str, np.ndarray]:
+def group_features(
+    head: Iterable[keras.layers.Layer], inner: Container[int] = ()
+) -> dict[str, np.ndarray]:
     """Returns which features of a head come from which maps, and from the whole or from cells.
 
     Args:
         head: Its layers.
+        inner: Places of those maps that lie inside of units, among all that it reads.
 
     Returns:
         The places of features, int (n,), by what they come from: the last map, late maps (the
-        rest of the last third), early maps, and the cells of each; only those that there are.
-        Empty for a head that pools no map.
+        rest of the last third), early maps, inner late and early ones, and the cells of each; only
+        those that there are. Empty for a head that pools no map.
     """
     layers = {layer.name: layer for layer in head}
     joined, pooled = (layers.get(name) for name in POOLED_LAYERS)
@@ -314,12 +341,13 @@ def group_features(head: Iterable[keras.layers.Layer]) -> dict[str, np.ndarray]:
     else:
         return {}
     groups: dict[str, list[np.ndarray]] = {
-        f"{part}{maps}": [] for part in ("", CELLS_OF) for maps in _DEPTHS
+        f"{part}{maps}": [] for maps in _MAPS for part in ("", CELLS_OF)
     }
     start = 0
     for number, vector in enumerate(vectors):
         is_late = 3 * number >= 2 * len(vectors)
-        maps = _DEPTHS[0 if number == len(vectors) - 1 else 1 if is_late else 2]
+        maps = _INNER * (number in inner) + (_LATE if is_late else _EARLY)
+        maps = LAST_MAP if number == len(vectors) - 1 else maps
         cells = layers.get(_name_cells(producer_of(vector).name))
         end = start + vector.shape[-1]
         middle = end if cells is None else end - cells.output.shape[-1]

@@ -23,7 +23,7 @@ from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.preset import estimate_splits, resolve_preset
 from tl_toolkit.plan.scratch import build_scratch
 from tl_toolkit.plan.space import trial_recipe
-from tl_toolkit.plan.start import find_start, read_start_pooling, resolve_runs
+from tl_toolkit.plan.start import find_start, read_start_head, resolve_runs
 from tl_toolkit.plan.tasks import Survey, plan_task
 from tl_toolkit.recipe.export_formats import find_missing
 from tl_toolkit.recipe.load import LoadedRecipe, build_baseline, find_baseline_problems
@@ -114,7 +114,7 @@ def _resolve_preset(recipe: Recipe, survey: Survey) -> tuple[Recipe, tuple[str, 
         images,
         validation,
         outputs=len(survey.classes),
-        start_pooling=read_start_pooling(recipe),
+        start_head=read_start_head(recipe),
         counts=survey.counts.get("train") or survey.counts.get(None),
     )
     return recipe, tuple(f"{preset}: {choice.describe()}" for choice in choices)

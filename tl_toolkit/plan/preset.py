@@ -32,6 +32,14 @@ _MOST_WEIGHTS = 5_000_000
 """Training images, and weights of a base, above which features of cells take too much memory to
 solve: by proportion from 2.6 GB for 49,000 features, 3 GB for MobileNet and 5 GB for NASNet."""
 
+_MOST_INNER = 1_000
+"""Training images above which features of inner maps, as many again, take too much memory, too."""
+
+_INNER = (
+    "inner",
+    "ends of units, and the maps that their last convolutions read, which are wider in some bases",
+)
+
 _PYRAMID = (
     "pyramid",
     "average and deviation of each channel, and averages of 3 x 3 cells; solving leaves out what "
@@ -113,7 +121,7 @@ def resolve_preset(
     validation: int,
     *,
     outputs: int,
-    start_pooling: str | None = None,
+    start_head: Head | None = None,
     counts: Mapping[str, int] | None = None,
 ) -> tuple[Recipe, tuple[Choice, ...]]:
     """Returns a recipe with the values of its preset, and what was chosen and why.
@@ -126,7 +134,8 @@ def resolve_preset(
         images: Number of training images, roughly where fractions decide.
         validation: Number of validation images, likewise.
         outputs: Number of classes or numbers.
-        start_pooling: How the head of the run to start from pools maps; None without one.
+        start_head: That of the run to start from, whose maps are read and pooled alike; None
+            without one.
         counts: Training images of each class, roughly where fractions decide; None for no classes.
 
     Returns:
@@ -136,10 +145,10 @@ def resolve_preset(
         return recipe, ()
     is_small = images <= _MOST_CELLED and architecture.parameters <= _MOST_WEIGHTS
     tunes_all = recipe.preset == "auto" and _sees_sums(recipe)
-    has_cells = start_pooling == "pyramid" or (
-        is_small and not tunes_all and start_pooling != "statistics"
-    )
-    head, choices = _choose_head(recipe, images, outputs, has_cells=has_cells)
+    has_cells, has_inner = is_small and not tunes_all, images <= _MOST_INNER
+    if start_head is not None and start_head.pooling in ("pyramid", "statistics"):
+        has_cells, has_inner = start_head.pooling == "pyramid", start_head.taps == "inner"
+    head, choices = _choose_head(recipe, images, outputs, has_cells=has_cells, has_inner=has_inner)
     phases, of_phases = _choose_phases(recipe, architecture, head, validation, tunes_all=tunes_all)
     choices += of_phases
     model = recipe.model.model_copy(update={"head": head})
@@ -159,7 +168,7 @@ def resolve_preset(
 
 
 def _choose_head(
-    recipe: Recipe, images: int, outputs: int, *, has_cells: bool
+    recipe: Recipe, images: int, outputs: int, *, has_cells: bool, has_inner: bool
 ) -> tuple[Head, list[Choice]]:
     head = recipe.model.classifier
     reason = ""
@@ -174,6 +183,8 @@ def _choose_head(
     chosen = {name: entry for name, entry in _PROBE.items() if name not in head.model_fields_set}
     if "pooling" in chosen and has_cells:
         chosen["pooling"] = _PYRAMID
+        if "taps" in chosen and has_inner:
+            chosen["taps"] = _INNER
     pooling = chosen["pooling"][0] if "pooling" in chosen else head.pooling
     if recipe.preset == "fast" or pooling == "pyramid":
         chosen.pop("dropout", None)

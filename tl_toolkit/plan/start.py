@@ -22,7 +22,7 @@ from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.runs.places import find_run
 from tl_toolkit.sources.listing import name_some
 
-__all__ = ["Start", "check_start", "find_start", "read_start_pooling", "resolve_runs"]
+__all__ = ["Start", "check_start", "find_start", "read_start_head", "resolve_runs"]
 
 _FIELD = ("model", "start")
 
@@ -136,8 +136,8 @@ def find_start(recipe: Recipe, classes: Sequence[str]) -> Start | None:
     )
 
 
-def read_start_pooling(recipe: Recipe) -> str | None:
-    """Returns how the head of the run that a recipe starts from pools maps; None without one.
+def read_start_head(recipe: Recipe) -> Head | None:
+    """Returns the head of the run that a recipe starts from; None without one.
 
     Args:
         recipe: The recipe; `check_start` finds what is wrong with its run.
@@ -148,7 +148,7 @@ def read_start_pooling(recipe: Recipe) -> str | None:
         head = load_recipe(_open(recipe.model.start).recipe).recipe.model.head
     except (DataError, RecipeError):
         return None
-    return head.pooling if isinstance(head, Head) else None
+    return head if isinstance(head, Head) else None
 
 
 def check_start(recipe: Recipe, classes: Sequence[str]) -> list[Finding]:

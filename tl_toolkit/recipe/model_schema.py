@@ -65,13 +65,15 @@ class Head(Section):
     """The classifier that is put on the base."""
 
     taps: Annotated[
-        Literal["all"] | Annotated[tuple[Text, ...], Field(min_length=1), Listed] | None,
-        expects("expected all, or a list of units or layers of the base"),
+        Literal["all", "inner"] | Annotated[tuple[Text, ...], Field(min_length=1), Listed] | None,
+        expects("expected all, inner, or a list of units or layers of the base"),
     ] = Field(
         default=None,
         examples=["all", ["conv_pw_11", "conv_pw_13"]],
         description="Maps of the base that the head reads, each pooled, then concatenated: all for "
-        "the end of each unit, or a list of units or layers; by default the base's output alone.",
+        "the end of each unit; inner for these and the map that the last convolution of each unit "
+        "reads, if another one comes before; or a list of units or layers. By default the base's "
+        "output alone.",
     )
     pooling: PoolingName | None = Field(
         default=None,

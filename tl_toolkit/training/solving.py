@@ -53,7 +53,7 @@ def solve_head(
     """
     features = np.concatenate([np.asarray(batch) for batch, _ in chunks])
     targets = np.concatenate([np.asarray(targets) for _, targets in chunks])
-    groups = group_features(transfer.parts[-1].layers)
+    groups = group_features(transfer.parts[-1].layers, transfer.inner_maps)
     solution = transfer.task.solve(features, targets, solver, groups)  # type: ignore[arg-type]
     kernel, bias = solution.kernel, solution.bias
     layer = find_normalization(transfer)

@@ -83,7 +83,7 @@ def pool_features(
 
 def _find_places(transfer: TransferModel, *names: str) -> np.ndarray | None:
     """Returns which features at the head are of groups; None for all, where it pools no map."""
-    groups = group_features(transfer.parts[-1].layers)
+    groups = group_features(transfer.parts[-1].layers, transfer.inner_maps)
     places = [groups[name] for name in names if name in groups]
     return np.concatenate(places) if places else None
 

@@ -94,6 +94,13 @@ class TransferModel:
         return self.model.inputs[0]
 
     @property
+    def inner_maps(self) -> tuple[int, ...]:
+        """Places of those maps that lie inside of units, among all that the head reads."""
+        ends = {id(tensor) for part in self.parts[1:-1] for tensor in part.inputs}
+        maps = self.parts[-1].inputs[:-1]  # the last one ends the base
+        return tuple(place for place, tensor in enumerate(maps) if id(tensor) not in ends)
+
+    @property
     def batch_size(self) -> int:
         """Images per call of a compiled prefix."""
         return self.task.prefix_batch_size
