@@ -47,7 +47,9 @@ def test_a_recipe_without_phases_gets_the_preset_auto():
     assert read_recipe(VALUES).recipe.preset == "auto"
 
 
-@pytest.mark.parametrize(("images", "taps"), [(1000, "inner"), (1001, "all")])
+@pytest.mark.parametrize(
+    ("images", "taps"), [(399, "all"), (400, "inner"), (1000, "inner"), (1001, "all")]
+)
 def test_auto_solves_a_head_on_cells_of_many_maps(images, taps):
     recipe, reasons = resolve(images=images)
 
@@ -214,7 +216,7 @@ def test_the_plan_shows_what_was_chosen():
     text = plan.describe()
 
     assert "phases   probe (head, auto)" in text
-    assert "chosen   auto: model.head.taps=inner" in text
+    assert "chosen   auto: model.head.taps=all" in text
     assert plan.as_json()["reasons"] == list(plan.reasons)
 
 

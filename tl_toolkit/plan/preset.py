@@ -32,8 +32,9 @@ _MOST_WEIGHTS = 5_000_000
 """Training images, and weights of a base, above which features of cells take too much memory to
 solve: by proportion from 2.6 GB for 49,000 features, 3 GB for MobileNet and 5 GB for NASNet."""
 
-_MOST_INNER = 1_000
-"""Training images above which features of inner maps, as many again, take too much memory, too."""
+_INNER_IMAGES = range(400, 1_001)
+"""Numbers of training images for which inner maps are read: with 200 they gained nothing, with 400
+and 800 most of a point; above, as many features again take too much memory."""
 
 _INNER = (
     "inner",
@@ -145,7 +146,7 @@ def resolve_preset(
         return recipe, ()
     is_small = images <= _MOST_CELLED and architecture.parameters <= _MOST_WEIGHTS
     tunes_all = recipe.preset == "auto" and _sees_sums(recipe)
-    has_cells, has_inner = is_small and not tunes_all, images <= _MOST_INNER
+    has_cells, has_inner = is_small and not tunes_all, images in _INNER_IMAGES
     if start_head is not None and start_head.pooling in ("pyramid", "statistics"):
         has_cells, has_inner = start_head.pooling == "pyramid", start_head.taps == "inner"
     head, choices = _choose_head(recipe, images, outputs, has_cells=has_cells, has_inner=has_inner)
