@@ -360,7 +360,7 @@ class Searching:
         from tl_toolkit.training.bands import settle_bands
         from tl_toolkit.training.prepare import start_aside, survey_images, write_manifest
 
-        # KerasTuner takes a second to import, in which images are decoded.
+        # KerasTuner and matplotlib take a second to import, in which images are decoded.
         wait_for_import = start_aside(_import_engine)
         task = build_task(self.recipe, self.plan.classes)
         is_open = self.recipe.precision == "auto"
@@ -502,7 +502,8 @@ class Searching:
 
 
 def _import_engine() -> None:
-    import tl_toolkit.tuning.engine  # noqa: F401
+    import tl_toolkit.tuning.engine
+    import tl_toolkit.tuning.report  # noqa: F401
 
 
 @contextlib.contextmanager
