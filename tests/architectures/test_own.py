@@ -10,11 +10,13 @@ from keras import layers
 from tests.architectures.own_models import build_crossing, build_toy, randomize
 from tl_toolkit.api.model import load_model
 from tl_toolkit.architectures.graph import build_base, find_blocks
+from tl_toolkit.architectures.heads import find_head_maps
 from tl_toolkit.architectures.own import digest_own_model
 from tl_toolkit.architectures.own_record import describe_own_base
 from tl_toolkit.architectures.pixels import apply_pixel_rule
 from tl_toolkit.catalog.lookup import check_image_size, resolve_unfreeze
 from tl_toolkit.errors import DataError, RecipeError, WeightsError
+from tl_toolkit.keras_private import producer_of
 from tl_toolkit.recipe.schema import UnfreezeFrom
 
 
@@ -107,6 +109,19 @@ def test_layers_between_the_calls_of_a_shared_layer_are_one_unit(save):
     assert [unit.name for unit in record.units] == ["first", "shared", "end"]
     _, pixels, features = build(record)
     assert len(find_blocks(record, pixels, features)) == len(record.blocks)
+
+
+def test_the_output_is_the_last_map_that_a_head_reads_where_its_layer_is_called_before(save):
+    shared = layers.Conv2D(3, 3, padding="same", name="shared")
+    first, between = layers.Conv2D(3, 3, padding="same", name="first"), layers.ReLU(name="between")
+    image = keras.Input((32, 32, 3))
+    record = describe_own_base(save(keras.Model(image, shared(between(shared(first(image)))))))
+    _, pixels, features = build(record)
+
+    maps = find_head_maps(record, "inner", pixels, features)
+
+    assert [producer_of(tensor).name for tensor in maps] == ["first", "between", "shared"]
+    assert maps[-1] is features
 
 
 def test_normalization_goes_with_the_kernel_before_it_and_dense_layers_are_a_block(save):

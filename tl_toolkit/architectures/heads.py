@@ -190,7 +190,9 @@ def find_head_maps(
             raise RecipeError(problems)
         chosen = [known[name] for name in taps]
     wanted = {id(tensor) for tensor in chosen if len(tensor.shape) in (2, 4)}
-    return tuple(tensor for tensor in layers.values() if id(tensor) in wanted)
+    # Not of each layer: one that is called twice has two, of which the last may end the base.
+    tensors = [tensor for call in calls if not call.is_input for tensor in call.outputs]
+    return tuple(tensor for tensor in tensors if id(tensor) in wanted)
 
 
 def _find_inner(units: Sequence[UnitGraph], calls: Sequence[Call]) -> list[keras.KerasTensor]:
