@@ -84,7 +84,12 @@ def test_cells_are_left_out_where_their_features_would_fill_the_memory(changes):
 
 @pytest.mark.parametrize(
     ("pooling", "taps", "images"),
-    [("statistics", "all", 800), ("pyramid", "all", 800), ("pyramid", "inner", 3000)],
+    [
+        ("statistics", "all", 800),
+        ("statistics", "inner", 3000),
+        ("pyramid", "all", 800),
+        ("pyramid", "inner", 3000),
+    ],
 )
 def test_a_head_reads_and_pools_as_that_of_the_run_to_start_from(pooling, taps, images):
     recipe, _ = resolve(images=images, start_head=Head(taps=taps, pooling=pooling))

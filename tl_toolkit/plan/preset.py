@@ -146,7 +146,9 @@ def resolve_preset(
         return recipe, ()
     is_small = images <= _MOST_CELLED and architecture.parameters <= _MOST_WEIGHTS
     tunes_all = recipe.preset == "auto" and _sees_sums(recipe)
-    has_cells, has_inner = is_small and not tunes_all, images in _INNER_IMAGES
+    has_cells = is_small and not tunes_all
+    is_open = "pooling" not in recipe.model.classifier.model_fields_set
+    has_inner = has_cells and is_open and images in _INNER_IMAGES
     if start_head is not None and start_head.pooling in ("pyramid", "statistics"):
         has_cells, has_inner = start_head.pooling == "pyramid", start_head.taps == "inner"
     head, choices = _choose_head(recipe, images, outputs, has_cells=has_cells, has_inner=has_inner)
@@ -184,8 +186,8 @@ def _choose_head(
     chosen = {name: entry for name, entry in _PROBE.items() if name not in head.model_fields_set}
     if "pooling" in chosen and has_cells:
         chosen["pooling"] = _PYRAMID
-        if "taps" in chosen and has_inner:
-            chosen["taps"] = _INNER
+    if "taps" in chosen and has_inner:
+        chosen["taps"] = _INNER
     pooling = chosen["pooling"][0] if "pooling" in chosen else head.pooling
     if recipe.preset == "fast" or pooling == "pyramid":
         chosen.pop("dropout", None)
