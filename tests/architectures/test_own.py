@@ -124,6 +124,23 @@ def test_the_output_is_the_last_map_that_a_head_reads_where_its_layer_is_called_
     assert maps[-1] is features
 
 
+def test_a_head_reads_maps_inside_of_units_and_no_gates(save):
+    image = keras.Input((32, 32, 3))
+    x = layers.Conv2D(4, 3, padding="same", name="stem")(image)
+    wide = layers.Conv2D(8, 3, padding="same", activation="relu", name="wide")(x)
+    end = layers.Conv2D(4, 1, name="end")(wide)
+    gates = layers.GlobalAveragePooling2D(keepdims=True)(end)
+    gates = layers.Conv2D(2, 1, activation="relu", name="squeeze")(gates)
+    gates = layers.Conv2D(4, 1, activation="sigmoid", name="excite")(gates)
+    x = layers.Add(name="add")([x, layers.Multiply()([end, gates])])
+    record = describe_own_base(save(keras.Model(image, x)))
+    _, pixels, features = build(record)
+
+    maps = find_head_maps(record, "inner", pixels, features)
+
+    assert [producer_of(tensor).name for tensor in maps] == ["stem", "wide", "add"]
+
+
 def test_normalization_goes_with_the_kernel_before_it_and_dense_layers_are_a_block(save):
     model = sequential(
         layers.Conv2D(4, 3, padding="same", name="c1"),

@@ -199,8 +199,10 @@ def _find_inner(units: Sequence[UnitGraph], calls: Sequence[Call]) -> list[keras
     """Returns what the last convolution of each unit reads, if one of the unit comes before it.
 
     In units with a narrow end (Sandler et al., 2018, linear bottlenecks) these maps are the wide
-    ones, of which the end holds a projection.
+    ones, of which the end holds a projection. Convolutions of pooled maps, as those of
+    squeeze-and-excitation, make gates and no maps.
     """
+    sizes = {unit.name: unit.tensor.shape[1:3] for unit in units}
     unit_of = {id(member): unit.name for unit in units for member in unit.operations}
     convolved: dict[int, str] = {}  # the unit by whose convolutions a tensor was made
     inner: dict[str, keras.KerasTensor] = {}
@@ -208,7 +210,9 @@ def _find_inner(units: Sequence[UnitGraph], calls: Sequence[Call]) -> list[keras
         unit = unit_of.get(id(call.operation))
         entering = [t for t in call.input_tensors if unit and convolved.get(id(t)) == unit]
         if unit and entering and isinstance(call.operation, keras.layers.Conv2D):
-            inner[unit] = entering[0]
+            size = entering[0].shape[1:3]
+            if size != (1, 1) or size == sizes[unit]:
+                inner[unit] = entering[0]
         if unit and (entering or isinstance(call.operation, _CONVOLUTIONS)):
             convolved |= {id(tensor): unit for tensor in call.outputs}
     return list(inner.values())
