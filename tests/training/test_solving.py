@@ -243,3 +243,14 @@ def test_units_behind_the_last_tap_cannot_train():
 
 def test_callbacks_see_the_probe_begin_and_end(run, hooks):
     assert hooks.seen == ["begin", "end"] * len({row["phase"] for row in run.history})
+
+
+def test_a_head_that_is_solved_to_what_it_was_holds(tmp_path):
+    first = tl.finetune(solved_recipe(phases=()), out=tmp_path / "first")
+    values = solved_recipe(phases=())
+    del values["model"]["weights"]
+
+    again = tl.finetune(values, start=first, out=tmp_path / "again")
+
+    receipt = json.loads((again.path / "phases/1-probe/receipt.json").read_text())
+    assert receipt["holds"] and not any(part["moved"] for part in receipt["parts"])

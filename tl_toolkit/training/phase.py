@@ -427,7 +427,8 @@ class PhaseRun:
             self._digests,
             phase=self._phase.name,
             steps=self._steps_taken,
-            learning_rate=first_rate(self._phase.learning_rate),
+            # Nothing has to move: a head that is solved again may be what it was.
+            learning_rate=0.0 if self._phase.solver else first_rate(self._phase.learning_rate),
             outputs=self.steps.last_outputs if self._steps_taken and self._judged is None else None,
             accumulate=self._phase.optimizer.accumulate,
         )
