@@ -1,6 +1,8 @@
 """A store that does not answer: said early, and not waited for without an end."""
 
 import logging
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -45,6 +47,32 @@ def test_a_wait_for_a_store_is_said_once_with_its_address_and_end(silent, caplog
     end = time.strftime("%H:%M", time.localtime(before + stores._PATIENCE_SECONDS))
     assert text.startswith(f"{address}/")
     assert "waiting for the store" in text and f"not again after {end}" in text
+
+
+def test_a_forked_process_waits_for_requests_of_its_own_alone(tmp_path):
+    """A process of its own, as pytest's has threads."""
+    code = """
+import os, time
+from tl_toolkit.sources import waiting
+
+waiting._LOOK_SECONDS = 0.01
+with waiting.saying_that_it_waits("parent", "s3://photos", "the end"):
+    child = os.fork()
+    if child == 0:
+        with waiting.saying_that_it_waits("child", "s3://photos", "the end"):
+            names = [where for where, *_ in waiting._waits.values()]
+        time.sleep(0.5)
+        print(names, waiting._watchers, flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert (done.stdout, done.stderr) == ("['child'] {}\n", "")
 
 
 def test_a_wait_after_an_answer_is_said_again(silent, bucket, monkeypatch, caplog):

@@ -21,6 +21,18 @@ _told: set[str] = set()  # stores whose wait was logged, and which have not answ
 _watchers: dict[int, threading.Thread] = {}  # by process: a fork has no threads
 
 
+def _forget() -> None:
+    """Forgets, in a process that was forked, requests of threads that it does not have."""
+    global _lock
+    _lock = threading.Lock()  # one of these threads may have held it
+    _waits.clear()
+    _told.clear()
+    _watchers.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
 @contextlib.contextmanager
 def saying_that_it_waits(where: str, store: str, until: str) -> Iterator[None]:
     """Logs a warning if the block takes 5 seconds; one for all requests to a store that wait.
@@ -43,7 +55,7 @@ def saying_that_it_waits(where: str, store: str, until: str) -> Iterator[None]:
         _told.discard(store)  # it answers: another wait is news
     finally:
         with _lock:
-            del _waits[request]
+            _waits.pop(request, None)  # a process that was forked in the block has none
 
 
 def _watch() -> None:
