@@ -200,7 +200,8 @@ def _find_inner(units: Sequence[UnitGraph], calls: Sequence[Call]) -> list[keras
 
     In units with a narrow end (Sandler et al., 2018, linear bottlenecks) these maps are the wide
     ones, of which the end holds a projection. Convolutions of pooled maps, as those of
-    squeeze-and-excitation, make gates and no maps.
+    squeeze-and-excitation, make gates and no maps. A separable convolution counts as one before,
+    never as the last: nothing is read inside of units that end with one, as those of Xception.
     """
     sizes = {unit.name: unit.tensor.shape[1:3] for unit in units}
     unit_of = {id(member): unit.name for unit in units for member in unit.operations}
