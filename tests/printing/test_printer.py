@@ -2,12 +2,13 @@
 
 import builtins
 import io
+import os
 import sys
 import types
 
 import pytest
 
-from tl_toolkit.events import Event
+from tl_toolkit.events import Event, message
 from tl_toolkit.printing.printer import Printer
 from tl_toolkit.recipe.tasks import find_task
 
@@ -52,6 +53,16 @@ def print_run(tmp_path):
         return file.getvalue().splitlines()
 
     return run
+
+
+def test_a_run_goes_on_where_nobody_reads_what_it_prints():
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as file:
+        printer = Printer(file)
+        for _ in range(2):
+            printer.handle(message("one line"))
+        print("by somebody else", file=file, flush=True)
 
 
 def test_epochs_have_a_heading_and_stay_within_80_columns(print_run):

@@ -321,7 +321,8 @@ class Printer:
     @property
     def _console(self) -> Console:
         if self._opened is None:
-            self._opened = open_console(self._file)
+            # A training outlives who reads of it, as in `2>&1 | head`: its log has the rest.
+            self._opened = open_console(self._file, is_needed=False)
         return self._opened
 
     def _print(self, text: str | FittedTable, *, is_prose: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,15 +21,24 @@ _PARTS = re.compile(r"[^/\\]+[/\\]?|[/\\]")  # a path is broken after a slash
 _FILE_WIDTH = 160  # columns where output goes to a file or a pipe: tables must not fold at 80
 
 
-def open_console(file: TextIO) -> Console:
+def open_console(file: TextIO, *, is_needed: bool = True) -> Console:
     """Returns a console of rich that prints to a file.
 
     Args:
         file: A terminal, or any other text stream.
+        is_needed: Whether the process ends where the file is a pipe that nobody reads any more;
+            else it goes on without a word.
     """
     from rich.console import Console
 
-    return Console(
+    class Unneeded(Console):
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.file.fileno())  # of what others write there, too
+            os.close(null)
+
+    return (Console if is_needed else Unneeded)(
         file=file,
         highlight=False,
         soft_wrap=True,
