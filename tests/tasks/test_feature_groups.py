@@ -1,5 +1,7 @@
 """Solved heads take what helps of the last map, of late and early ones, and of their cells."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -38,6 +40,8 @@ def test_a_group_that_does_not_help_has_no_weight(task):
 
     alone = solve_by(task, TELLING)
     assert solution.left_out == ("noise",) and solution.describe().endswith("; without noise")
+    further = replace(solution, left_out=("noise", "cells of noise"))
+    assert further.describe().endswith("; on telling alone")
     assert not solution.kernel[6:].any()
     np.testing.assert_allclose(solution.kernel[:6], alone.kernel, atol=1e-8)
     np.testing.assert_allclose(solution.bias, alone.bias, atol=1e-8)

@@ -56,6 +56,7 @@ class Solution:
         loss: Mean cross-validated loss: cross-entropy, or the squared error of values.
         partner: The other solution, where this is the mean of both.
         left_out: Groups of features whose rows of the kernel are 0.
+        kept: The other groups.
     """
 
     kernel: np.ndarray
@@ -65,6 +66,7 @@ class Solution:
     loss: float
     partner: Solution | None = None
     left_out: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """Returns solver, penalty, cross-validated loss and what was left out in a line."""
@@ -73,6 +75,8 @@ class Solution:
             loss = "not cross-validated, as a class has one image"
         words = f"{self.solver}, penalty {self.penalty:.3g}, {loss}"
         words = f"mean of {words}; {self.partner.describe()}" if self.partner else words
+        if len(self.kept) < len(self.left_out):
+            return f"{words}; on {', '.join(self.kept)} alone"
         return f"{words}; without {', '.join(self.left_out)}" if self.left_out else words
 
 
@@ -193,7 +197,8 @@ def _solve(
     kernel[kept] = best.kernel / scale[kept, None]
     with _threads(x):
         bias = best.bias - mean @ kernel
-    return replace(best, kernel=kernel, bias=bias, left_out=left_out)
+    reads = tuple(name for name in groups or () if name not in left_out)
+    return replace(best, kernel=kernel, bias=bias, left_out=left_out, kept=reads)
 
 
 def _choose_left_out(
