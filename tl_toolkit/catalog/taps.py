@@ -53,15 +53,12 @@ def check_taps(
     for index, name in enumerate(names):
         if is_no_layer(architecture, name):
             near = closest(name, [*units, *architecture.taps])
-            yield (
-                index,
-                Problem(
-                    "",
-                    f"{field}[{index}] = {name!r}",
-                    f"{architecture.name} has no such layer or unit. {near}".rstrip(),
-                    f"tltool models show {architecture.reference} --layers",
-                ),
-            )
+            expected = f"{architecture.name} has no such layer or unit. {near}".rstrip()
+            hint = f"tltool models show {architecture.reference} --layers"
+            if name in ("all", "inner") and field == "model.head.taps":
+                expected = "expected the word itself, or units or layers in its place."
+                hint = f"{field}={name}"
+            yield index, Problem("", f"{field}[{index}] = {name!r}", expected, hint)
 
 
 def units_read(architecture: Architecture, taps: Sequence[str] | None) -> tuple[str, ...] | None:
