@@ -433,9 +433,11 @@ def test_a_tap_that_no_layer_has_the_name_of_is_refused(recipe_of_edges, name, n
 
 def test_a_word_for_several_taps_is_no_tap_of_a_list(recipe):
     (problem,) = refuse(recipe, "model.head.taps=[inner]")
+    (misspelt,) = refuse(recipe, "model.head.taps=innr")
 
     assert problem.what == "model.head.taps[0] = 'inner'"
     assert problem.hint == "model.head.taps=inner"
+    assert misspelt.hint == "model.head.taps=inner"
 
 
 @pytest.mark.parametrize("name", ["conv_pw_3_relu", "conv_dw_3", "conv_pw_3_bn"])

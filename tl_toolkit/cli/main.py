@@ -190,7 +190,7 @@ def main() -> None:
 
 
 def _end(codes: list[int]) -> None:
-    """Ends the process, without the second in which TensorFlow frees what ends with it."""
+    """Ends the process, without the 0.6 s in which TensorFlow frees what ends with it."""
     if not codes:  # it ends by an exception, which Python has still to say
         return
     logging.shutdown()

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
+from tl_toolkit.errors import nearest
 from tl_toolkit.recipe.fields import (
     Arguments,
     Conflict,
@@ -61,12 +62,17 @@ PoolingName = Literal[
 ]
 
 
+def _suggest_taps(value: object) -> str:
+    near = nearest(value, ("all", "inner")) if isinstance(value, str) else ""
+    return near and f"taps: {near}"
+
+
 class Head(Section):
     """The classifier that is put on the base."""
 
     taps: Annotated[
         Literal["all", "inner"] | Annotated[tuple[Text, ...], Field(min_length=1), Listed] | None,
-        expects("expected all, inner, or a list of units or layers of the base"),
+        expects("expected all, inner, or a list of units or layers of the base", _suggest_taps),
     ] = Field(
         default=None,
         examples=["all", ["conv_pw_11", "conv_pw_13"]],
