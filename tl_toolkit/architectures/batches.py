@@ -117,6 +117,7 @@ class FixedBatch:
         self._function = tf.function(
             lambda x: tf.nest.map_structure(_as_float32, model(x, training=False)),
             input_signature=[signature],
+            autograph=False,
         )
 
     @functools.cached_property

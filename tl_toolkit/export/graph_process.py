@@ -155,7 +155,9 @@ def open_keras(path: str, threads: int) -> tuple[Call, str]:
     from tl_toolkit.transfer.saved import load_saved_model  # scans the file, and has its layers
 
     model = load_saved_model(Path(path))
-    function = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
+    function = tf.function(
+        lambda x: model(x, training=False), reduce_retracing=True, autograph=False
+    )
 
     def call(images: Any) -> dict[str, Any]:
         outputs = function(tf.constant(images))

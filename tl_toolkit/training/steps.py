@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -88,26 +89,20 @@ class Steps:
         self._wide = tf.float64 if task.state_dtype.is_floating else tf.int64
         examples, state = [self._features(), task.targets], tf.TensorSpec(None, self._wide)
         count = tf.TensorSpec((), tf.int32)
-        self._train = tf.function(self._train_batches, input_signature=[*examples, state])
+        compiled = functools.partial(tf.function, autograph=False)
         mixes = (task.targets, tf.TensorSpec((None,), tf.float32))
-        self._train_mixed = tf.function(
-            self._train_batches, input_signature=[*examples, state, mixes]
-        )
         taught = tf.TensorSpec((None, len(task.classes)), tf.float32)
-        self._train_taught = tf.function(
-            self._train_batches, input_signature=[*examples, state, (), taught]
-        )
-        self._evaluate = tf.function(
-            self._evaluate_batches, input_signature=[*examples, count, state]
-        )
-        self._weigh = tf.function(self._relative_gradients, input_signature=examples)
-        self._weigh_mixed = tf.function(
-            self._relative_gradients, input_signature=[*examples, mixes]
-        )
-        self._weigh_taught = tf.function(
+        epoch = [*examples, state]
+        self._train = compiled(self._train_batches, input_signature=epoch)
+        self._train_mixed = compiled(self._train_batches, input_signature=[*epoch, mixes])
+        self._train_taught = compiled(self._train_batches, input_signature=[*epoch, (), taught])
+        self._evaluate = compiled(self._evaluate_batches, input_signature=[*examples, count, state])
+        self._weigh = compiled(self._relative_gradients, input_signature=examples)
+        self._weigh_mixed = compiled(self._relative_gradients, input_signature=[*examples, mixes])
+        self._weigh_taught = compiled(
             self._relative_gradients, input_signature=[*examples, (), taught]
         )
-        self._regularize = tf.function(self._regularization, input_signature=[])
+        self._regularize = compiled(self._regularization, input_signature=[])
 
     def _features(self) -> Any:
         """Returns the input signature of the compiled functions, for each tensor of the cut."""
@@ -344,12 +339,10 @@ class Steps:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         examples = tf.shape(targets)[0]
         steps = -(-examples // self._batch_size)
-        losses = tf.TensorArray(tf.float32, steps)
-        for step in tf.range(steps):
-            # From the number 0 it grows to a vector.
-            tf.autograph.experimental.set_loop_options(
-                shape_invariants=[(state, tf.TensorShape(None))]
-            )
+
+        def take(
+            step: tf.Tensor, losses: tf.TensorArray, state: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.TensorArray, tf.Tensor]:
             start = step * self._batch_size
             stop = tf.minimum(start + self._batch_size, examples)
             loss, added = self._take_step(
@@ -358,8 +351,9 @@ class Steps:
                 tuple(tensor[start:stop] for tensor in mixes),
                 None if taught is None else taught[start:stop],
             )
-            losses = losses.write(step, loss)
-            state += added
+            return step + 1, losses.write(step, loss), state + added
+
+        losses, state = _repeat(steps, take, tf.TensorArray(tf.float32, steps), state)
         return losses.stack(), state
 
     def _add_up(self, states: tf.Tensor) -> tf.Tensor:
@@ -454,11 +448,10 @@ class Steps:
     ) -> tuple[tf.Tensor, ...]:
         size = self._evaluated
         batches = tf.shape(targets)[0] // size
-        columns = [tf.TensorArray(tf.float32, batches) for _ in range(2)]
-        for batch in tf.range(batches):
-            tf.autograph.experimental.set_loop_options(
-                shape_invariants=[(state, tf.TensorShape(None))]
-            )
+
+        def assess(
+            batch: tf.Tensor, columns: tuple[tf.TensorArray, ...], state: tf.Tensor
+        ) -> tuple[tf.Tensor, tuple[tf.TensorArray, ...], tf.Tensor]:
             start = batch * size
             # The size is known while it is traced: kernels choose their algorithm by it.
             examples = tf.nest.map_structure(
@@ -467,16 +460,40 @@ class Steps:
             )
             outputs = self.model(examples[0], training=False)
             losses, states = self.task.compare(outputs, examples[1])
-            values = (losses, outputs)
-            columns = [
-                column.write(batch, value) for column, value in zip(columns, values, strict=True)
+            written = [
+                column.write(batch, value)
+                for column, value in zip(columns, (losses, outputs), strict=True)
             ]
             is_padding = start + tf.range(size) >= count
-            state += self._add_up(
-                tf.where(is_padding[:, tf.newaxis], tf.zeros_like(states), states)
-            )
+            added = self._add_up(tf.where(is_padding[:, tf.newaxis], tf.zeros_like(states), states))
+            return batch + 1, tuple(written), state + added
+
+        columns = tuple(tf.TensorArray(tf.float32, batches) for _ in range(2))
+        columns, state = _repeat(batches, assess, columns, state)
         return (*[column.concat() for column in columns], state)
 
     def _regularization(self) -> tf.Tensor:
         distance = [] if self.starting_point is None else [self.starting_point.loss()]
         return tf.add_n([tf.constant(0.0), *self.model.losses, *distance])
+
+
+def _repeat(
+    times: tf.Tensor,
+    step: Callable[[tf.Tensor, Any, tf.Tensor], Any],
+    arrays: Any,
+    state: tf.Tensor,
+) -> tuple[Any, tf.Tensor]:
+    """Returns what a step makes of tensor arrays and a state, called with 0, 1, 2 and so on.
+
+    A loop of AutoGraph would be the same, but it takes half a second to translate its source.
+    """
+    shapes = tf.nest.map_structure(lambda _: tf.TensorShape(None), arrays)
+    _, arrays, state = tf.while_loop(
+        lambda number, *_: number < times,
+        step,
+        (tf.constant(0), arrays, state),
+        # From the number 0 the state grows to a vector.
+        shape_invariants=(tf.TensorShape(()), shapes, tf.TensorShape(None)),
+        maximum_iterations=times,
+    )
+    return arrays, state
