@@ -10,6 +10,11 @@ import tensorflow as tf
 
 from tl_toolkit.training.checkpoint import Epoch
 
+# What `tf.summary.scalar` says of a value; that imports all of TensorBoard, and boto3 with it.
+_SCALAR = tf.compat.v1.SummaryMetadata(
+    plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars")
+)
+
 
 class TensorBoardLog:
     """Writes each epoch's loss and score where `tensorboard --logdir` finds them.
@@ -49,7 +54,8 @@ class TensorBoardLog:
             with writer.as_default(step=step):
                 for name, value in values[split].items():
                     if value is not None:
-                        tf.summary.scalar(f"epoch_{name}", value)
+                        number = tf.constant(value, tf.float32)
+                        tf.summary.write(f"epoch_{name}", number, metadata=_SCALAR)
 
     def close(self) -> None:
         """Writes what is still in memory."""
