@@ -1,6 +1,7 @@
 """The arithmetic of a run: set for the run, put back in the caller's process."""
 
 import contextlib
+import importlib
 import json
 import os
 import random
@@ -20,6 +21,7 @@ from tl_toolkit.keras_private import disable_op_determinism, is_op_determinism_e
 from tl_toolkit.runtime import (
     describe_arithmetic,
     describe_unfit_settings,
+    importing_without,
     initializers_seeded,
     numerics,
     refuse_dtype_policy,
@@ -371,3 +373,32 @@ def test_other_operations_that_are_missing_are_no_matter_of_determinism():
     with pytest.raises(tf.errors.UnimplementedError):
         with numerics(deterministic=True):
             raise tf.errors.UnimplementedError(None, None, "no such kernel")
+
+
+OWN_PROCESS = """
+import gc, sys
+from tl_toolkit import runtime
+runtime.claim_process()
+with runtime.importing_without("json.tool"):
+    try:
+        import json.tool
+    except ImportError:
+        print("spared")
+import json.tool
+print("found")
+runtime.start_tensorflow()
+print(gc.isenabled(), gc.get_freeze_count() > 100_000, "sklearn" in sys.modules)
+"""
+
+
+def test_a_process_of_the_command_line_spares_its_imports_what_they_do_not_need():
+    done = subprocess.run(
+        [sys.executable, "-c", OWN_PROCESS], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.split("\n")[:3] == ["spared", "found", "True True False"]
+
+
+def test_a_process_of_somebody_else_is_spared_nothing():
+    with importing_without("json.tool"):
+        assert importlib.import_module("json.tool")

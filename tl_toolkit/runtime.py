@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import json
 import logging
@@ -12,7 +13,7 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -65,30 +66,35 @@ def quiet_stderr() -> Iterator[None]:
             os.dup2(original.fileno(), descriptor)
 
 
-_OPTIONAL = ("sklearn", "matplotlib")
 _is_own_process = False
 
 
 def claim_process() -> None:
     """Says that no code but the toolkit's runs in this process; the command line alone says so.
 
-    TensorFlow then starts behind `quiet_stderr`, and Keras without scikit-learn and matplotlib,
-    which it imports if they are installed, and has no switch for. In a process of somebody else's,
-    what other threads log would be lost, and Keras's wrappers and galleries would be missing. Both
-    libraries can be imported as usual once Keras is.
-
-    Measured on two idle cores, as medians of five starts: TensorFlow and Keras take 3.0 s without
-    the two and 4.3 s with them; about 0.9 s of that is scikit-learn, 0.5 s matplotlib. `--help` and
-    `validate` import none of the four.
+    TensorFlow then starts behind `quiet_stderr`, and libraries are imported without those that they
+    take if they are installed: see `importing_without`.
     """
     global _is_own_process
     _is_own_process = True
 
 
 @contextlib.contextmanager
-def _without(names: Sequence[str]) -> Iterator[None]:
-    """Prevents the import of modules in the block, but for those that are imported already."""
-    absent = [name for name in names if name not in sys.modules]
+def importing_without(*names: str) -> Iterator[None]:
+    """Spares imports in the block some libraries that they would take if these are installed.
+
+    Only in a process of the command line: in somebody else's, Keras's wrappers and galleries and
+    KerasTuner's Gaussian process would be missing. After the block all can be imported as usual;
+    what is imported already stays. In the block no other thread may import one of them.
+
+    Measured on two idle cores, as medians of five starts: TensorFlow and Keras take 3.0 s without
+    scikit-learn and matplotlib and 4.3 s with them; about 0.9 s of that is scikit-learn, 0.5 s
+    matplotlib. `--help` and `validate` import none of the four.
+
+    Args:
+        *names: The libraries.
+    """
+    absent = [name for name in names if _is_own_process and name not in sys.modules]
     modules: dict[str, Any] = sys.modules
     modules.update(dict.fromkeys(absent))  # None is Python's own mark for them
     try:
@@ -96,6 +102,21 @@ def _without(names: Sequence[str]) -> Iterator[None]:
     finally:
         for name in absent:
             del sys.modules[name]
+
+
+@contextlib.contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Spares the block, which imports, the search for garbage: a sixth of TensorFlow's import.
+
+    What is imported stays until the process ends, so that later searches leave it out, too. That
+    takes 2 MB more than to collect what little garbage there is.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def start_tensorflow(*, threads: int | None = None) -> None:
@@ -120,10 +141,10 @@ def start_tensorflow(*, threads: int | None = None) -> None:
     _refuse_backend()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with contextlib.ExitStack() as stack:
-        if _is_own_process:
-            if "tensorflow" not in sys.modules:
-                stack.enter_context(quiet_stderr())
-            stack.enter_context(_without(_OPTIONAL))
+        if _is_own_process and "tensorflow" not in sys.modules:
+            stack.enter_context(quiet_stderr())
+            stack.enter_context(_without_collecting())
+        stack.enter_context(importing_without("sklearn", "matplotlib"))
         stack.enter_context(_settling_keras())  # TensorFlow imports Keras too
         import tensorflow as tf
 

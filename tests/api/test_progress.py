@@ -298,11 +298,11 @@ def test_an_interrupt_does_not_wait_for_a_download(recipe, tmp_path, monkeypatch
 
     stopped = []
 
-    def download(self, *arguments):
+    def download(self, task, report):
         try:
             while True:  # a piece each time
                 time.sleep(0.05)
-                self._report_aside(Event("weights_fetched", done=1))
+                report(Event("weights_fetched", done=1))
         except RuntimeError as error:
             stopped.append(str(error))
             raise
@@ -311,7 +311,7 @@ def test_an_interrupt_does_not_wait_for_a_download(recipe, tmp_path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         tl.finetune(recipe, out=tmp_path / "run", progress=handle)
 
-    assert stopped == ["the run is ending"]
+    assert stopped == ["its result is not needed any more"]
 
 
 @pytest.mark.parametrize("progress", [True, pytest.param(False, marks=pytest.mark.slow)])

@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tl_toolkit.api.base import keep_base, reading_recipe
-from tl_toolkit.api.progress import HandlerFailed, handling, naming_what_is_kept
+from tl_toolkit.api.progress import handling, naming_what_is_kept
 from tl_toolkit.api.resume import Resumed, check_lock, find_resumed, read_state, resume_plan
 from tl_toolkit.api.run import Run
 from tl_toolkit.api.start import add_override, add_start, refuse_replaced_runs
@@ -53,7 +52,6 @@ if TYPE_CHECKING:
     from tl_toolkit.transfer.assemble import TransferModel
 
 _SECONDS_OF_PICTURES = 180.0  # of a run: in a shorter one heat maps would take more than a tenth
-_PATIENCE_SECONDS = 60.0  # tracing takes a few; only a stalled connection takes longer
 
 
 def finetune(
@@ -246,7 +244,6 @@ class _Finetuning:
         self._callbacks = callbacks
         self.folder = folder
         self._handle = progress
-        self._is_ending = threading.Event()
         self._doubts: dict[str, Any] | None = None
         self.seconds: dict[str, float] = {}
         self.measured: dict[str, float] = {}  # seconds of an image by precision
@@ -258,15 +255,6 @@ class _Finetuning:
             phase, epoch = event.facts["phase"], event.facts["epoch"]
             self.folder.write_status("running", phase=phase, epoch=epoch)
         self._handle(event)
-
-    def _report_aside(self, event: Event) -> None:
-        """Passes on an event of the thread that builds the model, or ends that thread.
-
-        A download reports each piece, so that an ended run does not wait for the rest.
-        """
-        if self._is_ending.is_set():
-            raise RuntimeError("the run is ending")
-        self.progress(event)
 
     def run(self) -> Run:
         from tl_toolkit.evaluation.costs import measure_cost
@@ -345,13 +333,14 @@ class _Finetuning:
         Building and tracing keep Python busy, decoding does not. Only a model of bands waits for
         their statistics.
         """
+        from tl_toolkit.training.aside import Aside
         from tl_toolkit.training.bands import settle_bands
-        from tl_toolkit.training.prepare import start_aside, survey_images, write_manifest
+        from tl_toolkit.training.prepare import survey_images, write_manifest
 
-        waiting: list[Callable[..., CompiledPhases]] = []
+        started: list[Aside[CompiledPhases]] = []
 
         def start() -> None:
-            waiting.append(start_aside(lambda: self._compile(task)))
+            started.append(Aside(lambda report: self._compile(task, report), self.progress))
 
         if not self.plan.needs_bands:
             start()
@@ -359,18 +348,14 @@ class _Finetuning:
             manifest, images = survey_images(self.plan, task, self.folder, self.progress)
             self._check_resumed({"data_sha256": manifest.digest})
             write_manifest(manifest, self.folder)
-            if not waiting:
+            if not started:
                 examples = manifest.of("train")
                 self.plan = settle_bands(self.plan, examples, self.progress, self.folder)
                 start()
-            return manifest, images, self._settle_precision(waiting[0]())
+            return manifest, images, self._settle_precision(started[0].wait())
         except BaseException:  # interrupts too
-            self._is_ending.set()
-            # TensorFlow aborts a process that ends while one of its threads traces. Tracing cannot
-            # be stopped; a second interrupt ends the wait.
-            with contextlib.suppress(Exception, HandlerFailed):
-                for wait_for_model in waiting:
-                    wait_for_model(_PATIENCE_SECONDS)
+            for model in started:
+                model.abandon()
             raise
 
     def _lap(self, name: str, metrics: Mapping[str, Any] | None = None) -> None:
@@ -380,11 +365,11 @@ class _Finetuning:
         if metrics is not None:
             write_json(self.folder.metrics, {**metrics, "seconds": self.seconds})
 
-    def _compile(self, task: Task) -> CompiledPhases:
+    def _compile(self, task: Task, report: Handler) -> CompiledPhases:
         from tl_toolkit.training.compiled import CompiledPhases
         from tl_toolkit.training.prepare import assemble_model
 
-        transfer = assemble_model(self.plan, task, self._report_aside)
+        transfer = assemble_model(self.plan, task, report)
         if self.recipe.precision == "auto":  # measured when the images no longer keep it busy
             return CompiledPhases(transfer, devices=self._devices)
         compiled = CompiledPhases(transfer, self.recipe.precision, devices=self._devices)

@@ -40,6 +40,7 @@ from tl_toolkit.runs.places import create_run, list_numbered, resume_run
 from tl_toolkit.runs.states import describe_absent
 from tl_toolkit.runtime import (
     describe_threads,
+    importing_without,
     numerics,
     refuse_dtype_policy,
     start_tensorflow,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from tl_toolkit.tuning.engine import Engine
     from tl_toolkit.tuning.jobs import Executor
     from tl_toolkit.tuning.journal import Trial
+    from tl_toolkit.tuning.trainers import FirstModel
 
 
 _TABLE_SECONDS = 0.5
@@ -358,26 +360,27 @@ class Searching:
         """Returns the engine, and the trials that are done; a refused resume changes nothing."""
         from tl_toolkit.tasks.registry import build_task
         from tl_toolkit.training.bands import settle_bands
-        from tl_toolkit.training.prepare import start_aside, survey_images, write_manifest
+        from tl_toolkit.training.prepare import survey_images, write_manifest
 
-        # KerasTuner and matplotlib take a second to import, in which images are decoded.
-        wait_for_import = start_aside(_import_engine)
+        _import_tuner(self.recipe)
+        from tl_toolkit.tuning.engine import Engine
+        from tl_toolkit.tuning.trainers import FirstModel
+
         task = build_task(self.recipe, self.plan.classes)
         is_open = self.recipe.precision == "auto"
         if is_open and not self.plan.needs_bands:
             self._choose_precision(task)
-        with _undoing_additions(self.folder.converted):
+        # Building keeps Python busy, decoding does not.
+        first = None if self._cluster else FirstModel.of(self.plan, self.progress)
+        with _undoing_additions(self.folder.converted), _abandoning(first):
             manifest, images = survey_images(self.plan, task, self.folder, self.progress)
             self.plan = settle_bands(self.plan, manifest.of("train"), self.progress)
             if is_open and self.plan.needs_bands:
                 self._choose_precision(task)
-            wait_for_import()
-            from tl_toolkit.tuning.engine import Engine
-
             watch = self._budget.watch if self._budget else ignore
             engine = Engine(
                 self.plan, manifest, self.folder, self.progress, images=images, watch=watch,
-                executor=self._build_executor(manifest),
+                executor=self._build_executor(manifest), first=first,
             )  # fmt: skip
             trials = engine.begin()
         self._leaks = manifest.describe_leaks()
@@ -501,9 +504,22 @@ class Searching:
         return {"soup": make_soup(engine, trials, self.folder, manifest=manifest, images=images)}
 
 
-def _import_engine() -> None:
-    import tl_toolkit.tuning.engine
-    import tl_toolkit.tuning.report  # noqa: F401
+def _import_tuner(recipe: Recipe) -> None:
+    """Imports KerasTuner; only its Gaussian process needs what takes most of the time."""
+    algorithm = (recipe.search or Search()).algorithm
+    with importing_without(*() if algorithm == "bayesian" else ("sklearn", "scipy", "pandas")):
+        import keras_tuner  # noqa: F401
+
+
+@contextlib.contextmanager
+def _abandoning(model: FirstModel | None) -> Iterator[None]:
+    """Ends the building of a model if a block fails."""
+    try:
+        yield
+    except BaseException:
+        if model is not None:
+            model.abandon()
+        raise
 
 
 @contextlib.contextmanager

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
-
-import keras
 
 from tl_toolkit.architectures.loading import remember_model
 from tl_toolkit.catalog.lookup import complete_arguments
@@ -33,48 +29,6 @@ from tl_toolkit.transfer.carry import carry_head
 from tl_toolkit.transfer.fetch import fetch_weight_file
 from tl_toolkit.transfer.precision import choose_precision, set_precision, time_precisions
 from tl_toolkit.transfer.widening import describe_widened
-
-_T = TypeVar("_T")
-
-
-def start_aside(work: Callable[[], _T]) -> Callable[..., _T]:
-    """Starts work in a thread of its own.
-
-    The thread gets the caller's dtype policy: Keras keeps one policy for each thread.
-
-    Args:
-        work: A function without arguments.
-
-    Returns:
-        A function that waits for the work, at most for the seconds that it is called with. It
-        returns the result of the work, or raises its error. It raises TimeoutError if the work has
-        not ended.
-    """
-    results: list[_T] = []
-    errors: list[BaseException] = []
-    is_done = threading.Event()
-    policy = keras.config.dtype_policy()
-
-    def run() -> None:
-        try:
-            keras.config.set_dtype_policy(policy)
-            results.append(work())
-        except BaseException as error:  # raised again where it is waited for
-            errors.append(error)
-        finally:
-            is_done.set()
-
-    threading.Thread(target=run, daemon=True).start()
-
-    def wait(timeout_seconds: float | None = None) -> _T:
-        # Not by `join`: once interrupted, Python 3.11 takes the thread for one that has ended.
-        if not is_done.wait(timeout_seconds):
-            raise TimeoutError
-        if errors:
-            raise errors[0]
-        return results[0]
-
-    return wait
 
 
 def survey_images(

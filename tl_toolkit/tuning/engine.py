@@ -27,7 +27,7 @@ from tl_toolkit.tuning.jobs import Executor, Job, Outcome, SerialExecutor
 from tl_toolkit.tuning.journal import Journal, Trial
 from tl_toolkit.tuning.oracle import Chooser, Proposal
 from tl_toolkit.tuning.soup import Averaged, Candidates
-from tl_toolkit.tuning.trainers import as_text
+from tl_toolkit.tuning.trainers import FirstModel, as_text
 from tl_toolkit.tuning.trial_runner import TrialRunner
 
 
@@ -59,6 +59,7 @@ class Engine:
         watch: Receives every event of trials that train in this process; what it raises that is no
             `Exception` ends the search.
         executor: Trains the trials; by default this process does, one after the other.
+        first: The model of the first trial, if it is being built.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Engine:
         images: Mapping[str, Images],
         watch: Handler = ignore,
         executor: Executor | None = None,
+        first: FirstModel | None = None,
     ) -> None:
         self.recipe = recipe = plan.recipe
         self.search = recipe.search or Search()
@@ -81,8 +83,9 @@ class Engine:
         self._journal = Journal(folder)
         self._manifest = manifest
         self._runner = TrialRunner(
-            plan, self.search, self.space, folder, progress=progress, images=images, watch=watch
-        )
+            plan, self.search, self.space, folder,
+            progress=progress, images=images, watch=watch, first=first,
+        )  # fmt: skip
         self._executor = executor or SerialExecutor(self._runner.run)
         self._candidates: Candidates | None = None
         if self.search.soup:

@@ -11,13 +11,14 @@ from tl_toolkit.events import Handler
 from tl_toolkit.features.settings import FeatureSettings
 from tl_toolkit.images.pipeline import Images
 from tl_toolkit.plan.plan import Plan
-from tl_toolkit.plan.space import Space, find_unfrozen
+from tl_toolkit.plan.space import Space, find_unfrozen, resolve_space
 from tl_toolkit.plan.training import feature_values
 from tl_toolkit.recipe.load import replace_fields
 from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.base import Task
 from tl_toolkit.tasks.registry import build_task
+from tl_toolkit.training.aside import Aside
 from tl_toolkit.training.compiled import CompiledPhases
 from tl_toolkit.training.folds import FoldTrainer
 from tl_toolkit.training.loop import Trainer
@@ -28,10 +29,58 @@ from tl_toolkit.training.prepare import (
     scan_images,
     split_folds,
 )
+from tl_toolkit.transfer.assemble import TransferModel
 
-__all__ = ["Trainers", "as_text"]
+__all__ = ["FirstModel", "Trainers", "as_text"]
 
 _KEPT_TRAINERS = 2
+
+_SHARED = ("deterministic", "precision", "augment", "features", "model", "pixels", "task")
+_DATA_LEFT_OUT = {"batch_size"}
+
+
+class FirstModel:
+    """The model of a search's first trial, built in a thread of its own while images are read.
+
+    Args:
+        plan: Plan of the recipe that is searched.
+        progress: Receives the events of building it, in that thread.
+    """
+
+    def __init__(self, plan: Plan, progress: Handler) -> None:
+        template = _find_template(plan.recipe, resolve_space(plan.recipe))
+        plan = replace(plan, recipe=template)
+        task = build_task(template, plan.classes)
+        self._key = _describe_shared(template)
+        self._aside = Aside(lambda report: assemble_model(plan, task, report), progress)
+        self._is_taken = False
+
+    @classmethod
+    def of(cls, plan: Plan, progress: Handler) -> FirstModel | None:
+        """Begins to build the model, unless it depends on the images or on what is searched.
+
+        Args:
+            plan: As above.
+            progress: As above.
+        """
+        space = resolve_space(plan.recipe)
+        depends = plan.needs_bands or any(map(_decides_on_trainer, space))
+        return None if depends else cls(plan, progress)
+
+    def take(self, key: str) -> TransferModel | None:
+        """Waits for the model, and returns it once; None for a trial that needs another.
+
+        Args:
+            key: What decides on the trainer of the trial.
+        """
+        if self._is_taken or key != self._key:
+            return None
+        self._is_taken = True
+        return self._aside.wait()
+
+    def abandon(self) -> None:
+        """Ends the building."""
+        self._aside.abandon()
 
 
 class Trainers:
@@ -44,6 +93,7 @@ class Trainers:
         progress: Receives the events of building a trainer.
         quiet: Receives the events of the trainers.
         images: Images by split, at the recipe's size.
+        first: The model of the first trial, if it is being built.
     """
 
     def __init__(
@@ -55,8 +105,10 @@ class Trainers:
         progress: Handler,
         quiet: Handler,
         images: Mapping[str, Images],
+        first: FirstModel | None = None,
     ) -> None:
         self._space = space
+        self._first = first
         self._folder = folder
         self._progress = progress
         self._quiet = quiet
@@ -73,26 +125,20 @@ class Trainers:
         Args:
             plan: Plan of a trial.
         """
-        recipe, template = plan.recipe, self._with_dropouts(plan.recipe)
-        shared = {"deterministic", "precision", "augment", "features", "model", "pixels", "task"}
-        if recipe.model.is_random or recipe.augment is not None:
-            shared.add("seed")  # else the seed decides nothing that a trainer keeps
-        key = as_text(
-            {
-                **template.model_dump(mode="json", include=shared),
-                "data": _describe_data(template),
-            }
-        )
+        template = _find_template(plan.recipe, self._space)
+        key = _describe_shared(template)
         if key not in self._trainers:
             while len(self._trainers) >= _KEPT_TRAINERS:
                 del self._trainers[next(iter(self._trainers))]
-            self._trainers[key] = self._build(replace(plan, recipe=template))
+            self._trainers[key] = self._build(replace(plan, recipe=template), key)
         return self._trainers[key]
 
-    def _build(self, plan: Plan) -> Trainer | FoldTrainer:
-        task = build_task(plan.recipe, plan.classes)
+    def _build(self, plan: Plan, key: str) -> Trainer | FoldTrainer:
+        transfer = self._first.take(key) if self._first is not None else None
+        if transfer is None:
+            transfer = assemble_model(plan, build_task(plan.recipe, plan.classes), self._progress)
+        task = transfer.task
         images = self._load_images(plan, task)
-        transfer = assemble_model(plan, task, self._progress)
         settings = FeatureSettings.from_values(feature_values(plan.recipe))
         trainer = build_trainer(
             CompiledPhases(transfer, plan.recipe.precision),
@@ -107,15 +153,6 @@ class Trainers:
         folds = split_folds(plan, task, images["train"])
         return FoldTrainer(trainer, settings, folds, progress=self._quiet)
 
-    def _with_dropouts(self, recipe: Recipe) -> Recipe:
-        """Returns the recipe with every searched dropout above 0, so that its layer is built."""
-        built = {
-            field: 0.5
-            for field in self._space
-            if field.startswith("model.head.") and field.endswith("dropout")
-        }
-        return replace_fields(recipe, built) if built else recipe
-
     def _load_images(self, plan: Plan, task: Task) -> dict[str, Images]:
         key = _describe_data(plan.recipe)
         if key not in self._images:
@@ -124,9 +161,36 @@ class Trainers:
         return self._images[key]
 
 
+def _find_template(recipe: Recipe, space: Space) -> Recipe:
+    """Returns the recipe with every searched dropout above 0, so that its layer is built."""
+    built = {field: 0.5 for field in space if _is_dropout(field)}
+    return replace_fields(recipe, built) if built else recipe
+
+
+def _is_dropout(field: str) -> bool:
+    return field.startswith("model.head.") and field.endswith("dropout")
+
+
+def _describe_shared(template: Recipe) -> str:
+    """Returns everything that decides on the trainer of a trial, as text."""
+    shared = set(_SHARED)
+    if template.model.is_random or template.augment is not None:
+        shared.add("seed")  # else the seed decides nothing that a trainer keeps
+    values = template.model_dump(mode="json", include=shared)
+    return as_text({**values, "data": _describe_data(template)})
+
+
+def _decides_on_trainer(field: str) -> bool:
+    """Whether trials with different values of a field may need different trainers."""
+    section, _, rest = field.partition(".")
+    if section == "data":
+        return rest not in _DATA_LEFT_OUT
+    return section in {*_SHARED, "seed"} and not _is_dropout(field)
+
+
 def _describe_data(recipe: Recipe) -> str:
     """Returns everything that decides which images there are, and their pixels, as text."""
-    return as_text(recipe.data.model_dump(mode="json", exclude={"batch_size"}))
+    return as_text(recipe.data.model_dump(mode="json", exclude=_DATA_LEFT_OUT))
 
 
 def _without_test(images: Mapping[str, Images]) -> dict[str, Images]:

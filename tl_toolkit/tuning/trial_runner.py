@@ -19,7 +19,7 @@ from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.training.folds import FoldTrainer, FoldTrainings, PausedFolds
 from tl_toolkit.training.loop import Paused, Trainer, Training
 from tl_toolkit.tuning.jobs import Job, Outcome
-from tl_toolkit.tuning.trainers import Trainers
+from tl_toolkit.tuning.trainers import FirstModel, Trainers
 
 __all__ = ["TrialRunner"]
 
@@ -39,6 +39,7 @@ class TrialRunner:
         progress: Receives the events of building a trainer, and of other work that takes time.
         images: Images by split, at the recipe's size.
         watch: Receives every event; what it raises that is no `Exception` ends the search.
+        first: As `Trainers` takes it.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class TrialRunner:
         progress: Handler,
         images: Mapping[str, Images],
         watch: Handler = ignore,
+        first: FirstModel | None = None,
     ) -> None:
         self._watch = watch
         self._plan = plan
@@ -58,8 +60,9 @@ class TrialRunner:
         self._space = space
         self._progress = progress
         self.trainers = Trainers(
-            plan, space, folder, progress=progress, quiet=self._report_work, images=images
-        )
+            plan, space, folder,
+            progress=progress, quiet=self._report_work, images=images, first=first,
+        )  # fmt: skip
         self._paused: dict[int, tuple[float, Paused | PausedFolds]] = {}
         self._reported: set[str] = set()
 

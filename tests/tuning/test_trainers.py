@@ -1,0 +1,115 @@
+"""The trainers that trials share, and the model that is built before the first of them."""
+
+import threading
+
+import pytest
+
+import tl_toolkit as tl
+from tests.tuning.test_search import recipe_of
+from tl_toolkit.plan.check import check_recipe
+from tl_toolkit.recipe.load import read_recipe
+from tl_toolkit.tuning import trainers
+from tl_toolkit.tuning.trainers import FirstModel
+
+
+@pytest.fixture
+def recipe(tmp_path, draw_photos):
+    return recipe_of(draw_photos(tmp_path / "photos", count=9))
+
+
+@pytest.fixture
+def assembled(monkeypatch):
+    """Names of the threads in which models are assembled."""
+    names = []
+    assemble = trainers.assemble_model
+
+    def note(*arguments):
+        names.append(threading.current_thread().name)
+        return assemble(*arguments)
+
+    monkeypatch.setattr(trainers, "assemble_model", note)
+    return names
+
+
+def search(recipe, place, **space):
+    """Runs two trials."""
+    recipe["search"] = {"trials": 2, "space": space}
+    return tl.search(recipe, out=place)
+
+
+def test_the_first_model_is_built_while_images_are_read(recipe, tmp_path, assembled, monkeypatch):
+    read = threading.Event()
+    builds = trainers.assemble_model
+
+    def wait(*arguments):
+        assert read.wait(60)
+        return builds(*arguments)
+
+    monkeypatch.setattr(trainers, "assemble_model", wait)
+
+    def handle(event):
+        if event.kind == "images_inspected":
+            read.set()
+
+    recipe["search"] = {
+        "trials": 2,
+        "space": {"phases.tune.learning_rate": {"choices": [1e-3, 1e-2]}},
+    }
+    run = tl.search(recipe, out=tmp_path / "search", progress=handle)
+
+    assert [trial.state for trial in run.trials] == ["completed"] * 2
+    assert len(assembled) == 1
+    assert assembled != [threading.main_thread().name]
+
+
+def test_a_model_built_ahead_changes_no_trial(recipe, tmp_path, monkeypatch):
+    space = {"model.head.dropout": {"choices": [0.0, 0.5]}}
+    ahead = search(recipe, tmp_path / "ahead", **space)
+    monkeypatch.setattr(FirstModel, "of", lambda *_: None)
+    later = search(recipe, tmp_path / "later", **space)
+
+    sums = [[trial.weights_sha256 for trial in run.trials] for run in (ahead, later)]
+    assert sums[0] == sums[1]
+    assert len(set(sums[0])) == 2
+
+
+@pytest.mark.parametrize(
+    ("field", "is_ahead"),
+    [
+        ("phases.tune.learning_rate", True),
+        ("data.batch_size", True),
+        ("model.head.dropout", True),
+        ("model.head.l2", False),
+        ("data.image_size", False),
+        ("model.base", False),
+    ],
+)
+def test_no_model_is_built_ahead_for_what_a_search_may_change(recipe, field, is_ahead):
+    choices = {
+        "data.batch_size": [4, 8],
+        "data.image_size": [32, 40],
+        "model.base": ["lenet5", "vgg16"],
+    }
+    recipe["search"] = {"space": {field: {"choices": choices.get(field, [1e-3, 1e-2])}}}
+    plan = check_recipe(read_recipe(recipe))
+
+    first = FirstModel.of(plan, print)
+
+    assert (first is not None) == is_ahead
+    if first is not None:
+        first.abandon()
+
+
+def test_a_fault_of_the_images_ends_the_building(recipe, tmp_path, monkeypatch):
+    abandoned = []
+    monkeypatch.setattr(FirstModel, "abandon", lambda self: abandoned.append(self))
+
+    def handle(event):
+        if event.kind == "images_inspected":
+            raise KeyboardInterrupt
+
+    recipe["search"] = {"trials": 2, "space": {"phases.tune.learning_rate": {"choices": [1, 2]}}}
+    with pytest.raises(KeyboardInterrupt):
+        tl.search(recipe, out=tmp_path / "search", progress=handle)
+
+    assert len(abandoned) == 1
