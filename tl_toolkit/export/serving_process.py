@@ -15,6 +15,7 @@ Whatever the path holds, neither the toolkit nor Keras can be imported here: the
 without them.
 """
 
+import gc
 import json
 import os
 import sys
@@ -139,6 +140,7 @@ def read(value: Any) -> Any:
 
 
 if __name__ == "__main__":
+    gc.disable()  # a sixth of TensorFlow's import goes into a search that finds next to nothing
     main(*sys.argv[1:])
     sys.stdout.flush()
     os._exit(0)  # TensorFlow takes a second to end, and nothing is lost

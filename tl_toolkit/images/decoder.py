@@ -37,6 +37,7 @@ NO_WEBP = "a WebP image; this model is exported without WebP, for TensorFlow bef
 _TRANSPOSED = (5, 6, 7, 8)
 _MIRRORED = (2, 3, 6, 7)
 _UPSIDE_DOWN = (3, 4, 7, 8)
+_NEVER_TURNED = ("unknown", "gif", "bmp")  # these hold no EXIF
 
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
@@ -111,8 +112,11 @@ def _decode(encoded: tf.Tensor, *, with_webp: bool, kind: int | None = None) -> 
             (lambda: _decode_webp(encoded, header)) if with_webp else nothing,
         ]
         image = tf.switch_case(header.kind, decoders) if kind is None else decoders[kind]()
+        image = tf.ensure_shape(image, [None, None, 3])
+        if kind is not None and KINDS[kind] in _NEVER_TURNED:
+            return image
         orientation = read_orientation(data, header.exif_start, header.exif_end)
-        return turn_upright(tf.ensure_shape(image, [None, None, 3]), orientation)
+        return turn_upright(image, orientation)
 
 
 def _compile(kind: int) -> Callable[[tf.Tensor], tf.Tensor]:
