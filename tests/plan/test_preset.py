@@ -165,6 +165,18 @@ def test_validation_images_are_counted_by_their_fraction():
     assert [phase.name for phase in many.recipe.phases] == ["tune"]
 
 
+def test_folds_choose_by_all_images_that_train():
+    """Of 365 digits 73 are left out at a time, and all of them once."""
+    values = {**VALUES, "model": WHOLE}
+
+    few, _ = plan_values(values)
+    judged, _ = plan_values({**values, "data": {**VALUES["data"], "folds": 5}})
+
+    assert not few.recipe.phases
+    assert "or folds (data.folds: 5)" in few.reasons[-1]
+    assert [phase.name for phase in judged.recipe.phases] == ["tune"]
+
+
 def test_fast_stops_at_the_probe():
     recipe, reasons = resolve(preset="fast")
 

@@ -105,8 +105,8 @@ def _resolve_preset(recipe: Recipe, survey: Survey) -> tuple[Recipe, tuple[str, 
     counts = {split: sum(images.values()) for split, images in survey.counts.items()}
     images, validation = estimate_splits(counts, recipe.data.validation)
     if recipe.data.folds is not None:
-        validation = images // recipe.data.folds
-        images -= validation
+        validation = images  # each of them is left out once
+        images -= images // recipe.data.folds
     preset = recipe.preset
     recipe, choices = resolve_preset(
         resolve_head(recipe),

@@ -237,7 +237,7 @@ def _choose_unfreezing(
     if head.solver and validation < _LEAST_JUDGES:
         return None, (
             f"none to tune the base, as {validation} validation images could not tell whether "
-            f"that helped; {_LEAST_JUDGES} could"
+            f"that helped; {_LEAST_JUDGES} could, or folds (data.folds: 5), which all images judge"
         )
     return _halve(architecture), (
         "the second half of the units, at a low rate; the probe is kept where it is better"
