@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tl_toolkit.architectures.heads import CELLS_OF, VARIANCE_EPSILON
+from tl_toolkit.architectures.heads import CELLS_OF
+from tl_toolkit.tasks.standardized import Standardized, blas_threads
 
 __all__ = [
     "Groups",
@@ -36,7 +37,6 @@ _STRENGTHS = 6  # of logistic regression, whose path is walked for each fold: be
 _FOLDS = 4
 _STEPS = 200
 _USUAL_PENALTY = 100.0
-_LARGE = 10_000_000  # numbers in a matrix from which threads are worth it
 _PARTNER = 1.25  # of the better one's loss: a worse solution has no part in the mean
 _JUDGES = 1000  # examples by which groups of features are chosen
 _GAIN = 1e-6  # of the loss, that leaving out a group must win: rounding must not choose
@@ -178,38 +178,33 @@ def _solve(
     groups: Groups | None,
 ) -> Solution:
     """Solves for the groups of features that help; those of the others have the weight 0."""
-    x = np.array(features, np.float64)
-    mean, variance = x.mean(axis=0), x.var(axis=0)
-    scale = np.sqrt(variance + VARIANCE_EPSILON)
-    x -= mean  # in place: a copy of many features takes a gigabyte
-    x /= scale
+    x = Standardized(features)
     left_out: tuple[str, ...] = ()
     if groups and len(groups) > 1:
         left_out = _choose_left_out(x, targets, weights, groups)
-    kept = variance > 0
+    kept = x.variance > 0
     if not kept.any():  # every image has the same features
         kept[:] = True
     for name in left_out:
         kept[groups[name]] = False  # type: ignore[index]
     chosen = list(attempts.values()) if solver == "auto" else [attempts[solver]]
-    best = _solve_standardized(x if kept.all() else x[:, kept], chosen)
+    best = _solve_standardized(x, np.flatnonzero(kept), chosen)
     kernel = np.zeros((len(kept), best.kernel.shape[1]))
-    kernel[kept] = best.kernel / scale[kept, None]
-    with _threads(x):
-        bias = best.bias - mean @ kernel
+    kernel[kept] = best.kernel / x.scale[kept, None]
+    with blas_threads(features.size):
+        bias = best.bias - x.mean @ kernel
     reads = tuple(name for name in groups or () if name not in left_out)
     return replace(best, kernel=kernel, bias=bias, left_out=left_out, kept=reads)
 
 
 def _choose_left_out(
-    x: np.ndarray, targets: np.ndarray, weights: np.ndarray | None, groups: Groups
+    x: Standardized, targets: np.ndarray, weights: np.ndarray | None, groups: Groups
 ) -> tuple[str, ...]:
     """Returns the groups of features without which a ridge regression predicts better."""
     judges = np.random.default_rng(0).permutation(len(x))[:_JUDGES]
-    x, targets = x[judges], np.asarray(targets, np.float64)[judges]
+    targets = np.asarray(targets, np.float64)[judges]
     weights = None if weights is None else weights[judges]
-    with _threads(x):
-        products = {name: x[:, group] @ x[:, group].T for name, group in groups.items()}
+    products = {name: x.multiply(group, judges) for name, group in groups.items()}
 
     def measure(without: Sequence[str]) -> float:
         product = np.sum([products[name] for name in groups if name not in without], axis=0)
@@ -226,7 +221,7 @@ def _choose_left_out(
         return best, left_out
 
     cells = tuple(name for name in groups if name.startswith(CELLS_OF))
-    with _threads(next(iter(products.values()))):
+    with blas_threads(len(judges) ** 2):
         best, left_out = descend(())
         if cells and len(cells) < len(groups):  # each may help beside the rest, and all may not
             loss, without_cells = descend(cells)
@@ -269,23 +264,28 @@ def _leave_one_out(product: np.ndarray, targets: np.ndarray, weights: np.ndarray
     return float(min(losses))
 
 
-def _solve_standardized(x: np.ndarray, attempts: Sequence[_Attempt]) -> Solution:
-    """Solves for standardized features, in the basis of their own directions where these are fewer.
+def _solve_standardized(
+    x: Standardized, columns: np.ndarray, attempts: Sequence[_Attempt]
+) -> Solution:
+    """Solves for some columns, in the basis of their own directions where these are fewer.
 
     A penalty on the squared weights does not depend on the basis.
     """
-    directions, dual = x, None
-    if x.shape[1] > x.shape[0]:
-        with _threads(x):
-            vectors, roots = _find_directions(x @ x.T)
+    dual = None
+    if len(columns) > len(x):
+        product = x.multiply(columns)
+        with blas_threads(len(x) * len(columns)):
+            vectors, roots = _find_directions(product)
         if len(roots):  # else every image has the same features, and any basis is as good
             directions, dual = vectors * roots, vectors / roots
-    with _threads(directions):
+    if dual is None:
+        directions = x.take(columns)
+    with blas_threads(directions.size):
         best = _average([attempt(directions) for attempt in attempts])
     if dual is None:
         return best
-    with _threads(x):  # the basis is `x.T @ dual`, as large as x, which is not worth its memory
-        return replace(best, kernel=x.T @ (dual @ best.kernel))
+    # The basis is `x.T @ dual`, as large as x, which is not worth its memory.
+    return replace(best, kernel=x.project(columns, dual @ best.kernel))
 
 
 def _find_directions(product: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -293,16 +293,6 @@ def _find_directions(product: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     values, vectors = np.linalg.eigh(product)
     kept = values > max(values[-1], 0.0) * len(values) * np.finfo(np.float64).eps
     return vectors[:, kept], np.sqrt(values[kept])
-
-
-def _threads(x: np.ndarray) -> Any:
-    """Returns a context of one thread for a small matrix, of all for a large one.
-
-    The many small products of a path take 40 times as long in threads that wait for each other.
-    """
-    from threadpoolctl import threadpool_limits
-
-    return threadpool_limits(1 if x.size < _LARGE else None, user_api="blas")
 
 
 def _average(solutions: Sequence[Solution]) -> Solution:

@@ -11,6 +11,7 @@ import numpy as np
 from tl_toolkit.architectures.batches import Batch
 from tl_toolkit.architectures.heads import NORMALIZE_LAYER, OUTPUT_LAYER, group_features
 from tl_toolkit.tasks.solvers import Solution
+from tl_toolkit.tasks.standardized import Standardized
 from tl_toolkit.transfer.assemble import TransferModel
 
 __all__ = ["find_normalization", "solve_head", "standardize"]
@@ -33,9 +34,9 @@ def standardize(layer: keras.layers.BatchNormalization, features: np.ndarray) ->
         layer: The head's normalization.
         features: float32 (n, features), of the training images.
     """
-    values = np.asarray(features, np.float64)
-    layer.moving_mean.assign(values.mean(axis=0).astype(np.float32))
-    layer.moving_variance.assign(values.var(axis=0).astype(np.float32))
+    columns = Standardized(features)
+    layer.moving_mean.assign(columns.mean.astype(np.float32))
+    layer.moving_variance.assign(columns.variance.astype(np.float32))
 
 
 def solve_head(
