@@ -31,6 +31,8 @@ from tl_toolkit.transfer.receipt import check_receipt, write_receipt
 
 __all__ = ["PhaseRun"]
 
+_SOLVED_BATCHES = 8  # of the features that a head was solved on, evaluated in a call
+
 
 class PhaseRun:
     """Runs the epochs of one phase, and writes its receipt.
@@ -284,12 +286,15 @@ class PhaseRun:
     def _solve(self, solver: str) -> tuple[float, float]:
         """Solves the head in place of steps; returns its loss and score on training images."""
         self._is_whole = False  # until the epoch is among the rows
-        order = np.arange(self._sizes["train"])
-        chunks = list(self._features["train"].chunks(order, self.split.suffix.batch_size, epoch=1))
-        solution = solve_head(self._transfer, chunks, solver)
+        order, size = np.arange(self._sizes["train"]), self.split.suffix.batch_size
+        chunks = list(self._features["train"].chunks(order, size, epoch=1))
+        features, targets = (np.concatenate(each) for each in zip(*chunks, strict=True))
+        del chunks  # as large as the features, which may take a gigabyte
+        solution = solve_head(self._transfer, features, targets, solver)
         self._steps_taken += 1
         self._progress(message(f"{self._phase.name}: {solution.describe()}"))
-        return self.steps.evaluate(chunks)
+        whole = iter([(features, targets)])
+        return self.steps.evaluate(in_batches(whole, _SOLVED_BATCHES * size))
 
     def _order(self, number: int) -> np.ndarray:
         """Returns the order of training images in an epoch."""

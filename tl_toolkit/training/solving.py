@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import keras
 import numpy as np
 
-from tl_toolkit.architectures.batches import Batch
 from tl_toolkit.architectures.heads import NORMALIZE_LAYER, OUTPUT_LAYER, group_features
 from tl_toolkit.tasks.solvers import Solution
 from tl_toolkit.tasks.standardized import Standardized
@@ -40,20 +36,19 @@ def standardize(layer: keras.layers.BatchNormalization, features: np.ndarray) ->
 
 
 def solve_head(
-    transfer: TransferModel, chunks: Sequence[tuple[Batch, Any]], solver: str
+    transfer: TransferModel, features: np.ndarray, targets: np.ndarray, solver: str
 ) -> Solution:
     """Solves the last layer of a head, and gives the model its weights.
 
     Args:
         transfer: The model.
-        chunks: Features at the cut before the head, and targets, of all training images.
+        features: float32 (n, features), at the cut before the head, of all training images.
+        targets: (n, ...), theirs.
         solver: ridge, logistic or auto.
 
     Returns:
         The solution, for the features as they are pooled.
     """
-    features = np.concatenate([np.asarray(batch) for batch, _ in chunks])
-    targets = np.concatenate([np.asarray(targets) for _, targets in chunks])
     groups = group_features(transfer.parts[-1].layers, transfer.inner_maps)
     solution = transfer.task.solve(features, targets, solver, groups)  # type: ignore[arg-type]
     kernel, bias = solution.kernel, solution.bias
