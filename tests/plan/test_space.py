@@ -118,7 +118,11 @@ def test_a_search_survives_being_written(tmp_path):
         ("phases.tune.learning_rate", {"min": -1.0, "max": 1.0}, r"learning_rate = -1\.0"),
         ("phases.tune.unfreeze", {"min": 0, "max": 9}, "unfreeze = 9"),
         ("phases.tune.unfreeze", {"choices": [0, {"from": "f7"}]}, "has no unit 'f7'"),
-        ("phases.tun.unfreeze", {"min": 0, "max": 1}, "'tun'"),
+        (
+            "phases.tun.unfreeze",
+            {"min": 0, "max": 1},
+            r"phases.tun.unfreeze is no field\n.*head, tune",
+        ),
         ("model.heads.dropout", {"min": 0, "max": 0.5}, "model.heads"),
         ("data.train", {"choices": ["a", "b"]}, "scores on other images cannot be compared"),
         ("name", {"choices": ["a", "b"]}, "name does not decide what is learnt"),

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -831,6 +832,47 @@ def test_the_winner_keeps_the_reasons_of_a_preset_but_of_what_was_searched(tmp_p
 def test_a_head_that_is_solved_alone_needs_a_space_of_its_own(search, message):
     with pytest.raises(RecipeError, match=message):
         plan_values(preset_recipe(**search))
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        {},
+        {"space": {"phases.tune.unfreeze": [0, 1]}},
+        {"space": {"phases.0.unfreeze": [0, 1]}},
+        {"space": {"model.head.dropout": [0.1, 0.3]}, "soup": True},
+    ],
+)
+def test_what_a_search_without_phases_is_told_to_try_works_as_typed(search):
+    recipe = preset_recipe(**search)
+    with pytest.raises(RecipeError) as caught:
+        plan_values(recipe)
+    (problem,) = caught.value.problems
+
+    plan_values(recipe, shlex.split(problem.hint))
+
+
+def test_a_sweep_without_phases_is_told_what_adds_one():
+    recipe = preset_recipe()
+    del recipe["search"]
+    with pytest.raises(RecipeError, match="no phase to sweep") as caught:
+        tl.sweep(recipe)
+    (problem,) = caught.value.problems
+
+    actual = plan_values(recipe, shlex.split(problem.hint))[0].recipe
+
+    assert [phase.name for phase in actual.phases] == ["tune"]
+
+
+def test_a_phase_in_a_space_that_the_recipe_lacks_is_told_once_with_those_it_has(recipe):
+    recipe["search"] = {"space": {"phases.tunes.unfreeze": [0, 1]}}
+
+    with pytest.raises(RecipeError) as caught:
+        plan_values(recipe)
+
+    (problem,) = caught.value.problems
+    assert problem.what == "search.space: phases.tunes.unfreeze is no field"
+    assert problem.hint == "phases.tune.unfreeze in place of phases.tunes.unfreeze"
 
 
 @pytest.mark.filterwarnings("ignore")  # KerasTuner calls names that Python has deprecated

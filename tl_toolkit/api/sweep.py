@@ -14,6 +14,7 @@ from tl_toolkit.api.search import Searching, SearchRun, open_search, refuse_call
 from tl_toolkit.errors import Problem, RecipeError
 from tl_toolkit.events import Handler
 from tl_toolkit.plan.check import check_recipe
+from tl_toolkit.plan.check_search import add_phase
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.space import find_depths
 from tl_toolkit.plan.tasks import plan_task
@@ -90,7 +91,8 @@ def _as_sweep(plan: Plan, phase: str | None, *, units: bool) -> Recipe:
     names = [phase.name for phase in recipe.phases]
     if not names:
         what = "the recipe has no phase to sweep"
-        raise RecipeError(Problem("phases", what, "expected at least one.", "preset: auto"))
+        hint = add_phase(recipe, phase or "tune")
+        raise RecipeError(Problem("phases", what, "expected at least one.", hint))
     if phase is not None and phase not in names:
         raise RecipeError(
             Problem(

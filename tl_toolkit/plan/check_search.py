@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tl_toolkit.errors import Problem, RecipeError
+from tl_toolkit.errors import Problem, RecipeError, nearest
 from tl_toolkit.plan.check_phases import check_accumulation
 from tl_toolkit.plan.findings import Finding, Findings
 from tl_toolkit.plan.network import check_network
@@ -22,7 +23,7 @@ from tl_toolkit.plan.tasks import Survey
 from tl_toolkit.plan.training import describe_first
 from tl_toolkit.recipe.schema import Recipe
 
-__all__ = ["check_search"]
+__all__ = ["add_phase", "check_search"]
 
 
 def check_search(recipe: Recipe, survey: Survey, known: list[Finding]) -> list[Finding]:
@@ -43,13 +44,20 @@ def check_search(recipe: Recipe, survey: Survey, known: list[Finding]) -> list[F
     for field, value in probe_space(resolve_space(recipe)):
         for problem in _find_problems(recipe, survey, {field: value}):
             if problem not in reported:
-                told = _tell_of_space(problem, field, value)
+                told = _tell_of_space(recipe, problem, field, value)
                 findings.append(Finding(("search", "space", field), told))
     return list(dict.fromkeys(findings))
 
 
-def _tell_of_space(problem: Problem, field: str, value: Any) -> Problem:
+def _tell_of_space(recipe: Recipe, problem: Problem, field: str, value: Any) -> Problem:
     """Returns a problem of a trial as one of the space: an unknown field is one for all values."""
+    if problem.what.startswith("phases has no entry"):
+        names = [phase.name for phase in recipe.phases]
+        _, part, rest = field.split(".", maxsplit=2)
+        what = f"search.space: {field} is no field"
+        expected = f"expected a phase of the recipe: {', '.join(names)}."
+        hint = f"phases.{nearest(part, names) or names[-1]}.{rest} in place of {field}"
+        return Problem("", what, expected, hint)
     if not problem.what.endswith(": unknown key"):
         return replace(problem, what=f"with {field} = {value!r}, {problem.what}")
     near = problem.hint.partition("=")[0]
@@ -64,11 +72,32 @@ def _check_phases(recipe: Recipe) -> Findings:
         return
     if search.space is None:
         what = "search.space: the recipe has no phase, whose unfreezing the default space searches"
-        hint = "search.space: {model.head.solver: [ridge, logistic]}"
+        values = (
+            "solver: [ridge, logistic]" if recipe.task.has_classes else "normalize: [true, false]"
+        )
+        hint = shlex.quote(f"search.space={{model.head.{values}}}")
         yield _refuse_search("space", what, "expected a space of its own.", hint)
     elif search.algorithm == "hyperband":
         what = "search.algorithm = 'hyperband': the recipe has no phase"
         yield _refuse_search("algorithm", what, "expected one to pause in.", "algorithm: random")
+    for field in search.space or ():
+        section, name, *rest = (*field.split("."), "")
+        if section == "phases" and any(rest):
+            what = f"search.space: {field} is no field, as the recipe has no phase"
+            hint = add_phase(recipe, "tune" if name.isdecimal() else name)
+            yield _refuse_search("space", what, "expected one that trains after the head.", hint)
+            return
+
+
+def add_phase(recipe: Recipe, name: str) -> str:
+    """Returns what to type so that a phase follows a head that is solved alone, without a preset.
+
+    Args:
+        recipe: A recipe without phases, in which a preset has chosen its values.
+        name: Of the phase.
+    """
+    solver = recipe.model.classifier.solver
+    return f"model.head.solver={solver} 'phases.0={{name: {name}, epochs: 8}}' preset=null"
 
 
 def _check_package(recipe: Recipe) -> Findings:
@@ -139,6 +168,7 @@ def _check_soup(recipe: Recipe) -> Findings:
         what = "search.soup: the recipe has one phase"
         expected = "expected a first phase that all trials share, and a later one."
         hint = "a first phase without unfreeze, or model.head.solver: ridge"
+        hint = hint if recipe.phases else add_phase(recipe, "tune")
         yield _refuse_search("soup", what, expected, hint)
         return
     for field, dimension in resolve_space(recipe).items():
