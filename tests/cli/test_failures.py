@@ -277,6 +277,16 @@ def test_a_closed_output_is_no_failure(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_usage_error_with_stderr_closed_keeps_its_code(tmp_path):
+    """A process of its own, whose descriptors are closed as a shell closes them."""
+    code = "from tl_toolkit.cli.main import main; import sys; sys.argv[1:] = ['nonsense']; main()"
+    shell = f"exec {shlex.join([sys.executable, '-c', code])} 2>&-"
+
+    done = subprocess.run(["sh", "-c", shell], cwd=tmp_path, capture_output=True, check=False)
+
+    assert done.returncode == 2
+
+
 def test_a_full_disk_is_named_by_its_place(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
     monkeypatch.setenv("TL_TOOLKIT_CACHE", str(tmp_path / "cache"))

@@ -174,8 +174,8 @@ def main() -> None:
     """Runs the command line and exits with its code."""
     codes: list[int] = []
     atexit.register(_end, codes)  # the first is called last
-    faulthandler.enable()  # a crash's stack goes where stderr goes: the terminal, or a run's log
     open_missing_streams()
+    faulthandler.enable()  # a crash's stack goes where stderr goes: the terminal, or a run's log
     name_stdout()
     handle_signals()
     claim_process()
