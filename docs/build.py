@@ -102,7 +102,8 @@ Written by `python docs/build.py` from the list in `tl_toolkit/runs/folder.py`. 
 a folder, `runs/<recipe name>/<NNN>` or the one that `--out` names. `--overwrite` removes what is
 listed here and nothing else. `.writing` is there while a process writes to the folder.
 `runs/<recipe name>/latest` names the newest finished run; in commands a run is its folder,
-`<name>/<NNN>`, `<name>/latest`, `<name>` for the same, or `latest`.
+`<name>/<NNN>`, `<name>/latest`, `<name>` for the same, or `latest`. `<name>-search/latest` names
+the newest finished search likewise, and so of a sweep, a curve and `auto`.
 
 """
 STATES = """

@@ -11,6 +11,7 @@ from tests.runs.written import write_run
 from tl_toolkit.errors import RecipeError
 from tl_toolkit.runs.files import write_json
 from tl_toolkit.runs.locks import hold
+from tl_toolkit.runs.places import find_run
 
 
 def names(root):
@@ -65,6 +66,19 @@ def test_latest_means_the_newest_run_that_is_left(tmp_path):
 
     assert tl.load_run("photos", root=tmp_path).path == tmp_path / "photos" / "002"
     assert tl.load_run("latest", root=tmp_path).path == tmp_path / "photos" / "002"
+
+
+def test_the_latest_search_is_the_newest_that_is_left(tmp_path):
+    run = write_run(tmp_path)
+    for _ in range(2):
+        search = write_run(tmp_path, "photos-search", kind="search")
+        search.summary.write_text("{}")
+        search.best_recipe.write_text("")
+
+    tl.remove_runs("photos-search/002", root=tmp_path)
+
+    assert find_run("photos-search/latest", root=tmp_path).path.name == "001"
+    assert find_run("latest", root=tmp_path).path == run.path
 
 
 def test_a_latest_that_means_another_run_stays(tmp_path):

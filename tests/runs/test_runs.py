@@ -99,6 +99,22 @@ def test_a_search_or_a_run_without_a_model_is_never_the_latest(tmp_path):
     assert find_run("latest", root=tmp_path, unfinished=True).path == good.path
 
 
+@pytest.mark.parametrize("kind", ["search", "sweep", "curve", "auto"])
+def test_a_search_is_found_by_latest_beside_the_latest_run(tmp_path, kind):
+    run = finished_run(tmp_path)
+    options = {"resume": False, "overwrite": False, "kind": kind}
+    for error in (None, None, KeyboardInterrupt):
+        with contextlib.suppress(KeyboardInterrupt):
+            with open_search("flowers", tmp_path, None, **options) as folder:
+                touch(folder.auto if kind == "auto" else folder.search)
+                if error:
+                    raise error
+
+    for word in (f"flowers-{kind}/latest", f"flowers-{kind}"):
+        assert find_run(word, root=tmp_path).path == tmp_path / f"flowers-{kind}" / "002"
+    assert find_run("latest", root=tmp_path).path == run.path
+
+
 def test_many_runs_are_listed_in_part(tmp_path):
     for _ in range(10):
         finished_run(tmp_path)

@@ -36,7 +36,7 @@ from tl_toolkit.recipe.schema import Recipe
 from tl_toolkit.recipe.search_schema import Search
 from tl_toolkit.runs.files import write_atomically, write_json
 from tl_toolkit.runs.folder import InFolder, RunFolder
-from tl_toolkit.runs.places import create_run, list_numbered, resume_run
+from tl_toolkit.runs.places import create_run, list_numbered, point_latest, resume_run
 from tl_toolkit.runs.states import describe_absent
 from tl_toolkit.runtime import (
     describe_threads,
@@ -236,6 +236,7 @@ def refuse_callbacks(callbacks: Sequence[object], verb: str) -> None:
         )
 
 
+@contextlib.contextmanager
 def open_search(
     name: str,
     root: Path,
@@ -244,8 +245,10 @@ def open_search(
     resume: bool,
     overwrite: bool,
     kind: str = "search",
-) -> AbstractContextManager[RunFolder]:
+) -> Iterator[RunFolder]:
     """Creates the folder of a search and its like, or opens the folder of an interrupted one.
+
+    When it is done, `latest` of its name means it; a file system without links has none.
 
     Args:
         name: The recipe's: with the kind it is that of the folder.
@@ -255,12 +258,23 @@ def open_search(
         overwrite: As in `search`.
         kind: search, sweep, curve or auto.
 
+    Yields:
+        The folder.
+
     Raises:
         RecipeError: Options do not go together, or there is nothing to resume.
         OutputError: The folder is used, or cannot be written.
     """
     refuse_dtype_policy()
     name = f"{name}-{kind}"
+    with _open(name, root, out, resume=resume, overwrite=overwrite, kind=kind) as folder:
+        yield folder
+    point_latest(folder, root=root, name=name)
+
+
+def _open(
+    name: str, root: Path, out: str | Path | None, *, resume: bool, overwrite: bool, kind: str
+) -> AbstractContextManager[RunFolder]:
     if overwrite and (resume or out is None):
         raise RecipeError(Problem("--overwrite", "goes with --out", "", "--out DIR --overwrite"))
     if not resume:

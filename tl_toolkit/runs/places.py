@@ -191,15 +191,14 @@ def list_numbered(family: Path) -> list[Path]:
 
 
 def point_latest(folder: RunFolder, *, root: Path, name: str) -> str:
-    """Points `latest` to this run, if it is numbered.
+    """Points `latest` to this run or search, if it is numbered; that of all runs to a run alone.
 
-    The link only ever points to a run that holds a model: a failed one must not hide the last good
-    one.
+    The link only ever points to one that is done: a failed one must not hide the last good one.
 
     Args:
-        folder: The run.
+        folder: The run or search.
         root: Folder of all runs.
-        name: The recipe's name.
+        name: The recipe's name; of a search with its kind, as photos-search.
 
     Returns:
         Why that cannot be done, as on a file system without symbolic links; "" if it is.
@@ -209,7 +208,8 @@ def point_latest(folder: RunFolder, *, root: Path, name: str) -> str:
         return ""
     try:
         point(root / name / "latest", folder.path.name)
-        point(root / "latest", f"{name}/{folder.path.name}")
+        if folder.kind == "run":
+            point(root / "latest", f"{name}/{folder.path.name}")
     except OSError as error:
         return f"`latest` does not mean this run: {error.strerror or error}"
     return ""
@@ -274,6 +274,8 @@ def _check_free(folder: RunFolder, overwrite: bool, kind: str) -> None:
 
 def find_run(run: str | Path, *, root: Path = Path("runs"), unfinished: bool = False) -> RunFolder:
     """Finds a run by folder, `<name>/<NNN>`, `<name>/latest`, `<name>` for the same, or `latest`.
+
+    A search, sweep or curve is found alike, by the name of its folder: `<name>-search/latest`.
 
     Args:
         run: The run in one of these forms.

@@ -118,7 +118,9 @@ def remove_folder(folder: RunFolder, *, root: Path) -> Removed:
         _repair_latest(family, lambda: list_numbered(family))
         with contextlib.suppress(OSError):
             family.rmdir()
-    _repair_latest(Path(root), lambda: [each.path for each in list_folders(Path(root))])
+    _repair_latest(
+        Path(root), lambda: [each.path for each in list_folders(Path(root)) if each.kind == "run"]
+    )
     return Removed(folder.path, kept)
 
 
@@ -139,13 +141,17 @@ def _repair_latest(folder: Path, list_runs: Callable[[], Sequence[Path]]) -> Non
     done = [
         path
         for path in list_runs()
-        if path.name.isdecimal()
-        and RunFolder(path).kind == "run"
-        and judge_state(RunFolder(path)) == "done"
+        if path.name.isdecimal() and judge_state(RunFolder(path)) == "done"
     ]
     with contextlib.suppress(OSError):
         if not done:
             link.unlink()
             return
-        newest = max(done, key=lambda path: RunFolder(path).model.stat().st_mtime)
+        newest = max(done, key=_read_end)
         point(link, str(newest.relative_to(folder)))
+
+
+def _read_end(path: Path) -> float:
+    """Returns when a run wrote its model, or a search that it was done."""
+    folder = RunFolder(path)
+    return (folder.status if folder.kind != "run" else folder.model).stat().st_mtime
