@@ -29,6 +29,7 @@ from tl_toolkit.api.search import open_search
 from tl_toolkit.errors import NonFiniteError, RecipeError, SearchError, ToolkitError, WeightsError
 from tl_toolkit.plan.training import training_settings
 from tl_toolkit.printing.words import describe_refit
+from tl_toolkit.recipe.load import dump_recipe
 from tl_toolkit.runs.folder import RunFolder
 from tl_toolkit.tasks.classification.task import class_probabilities
 from tl_toolkit.training.optimizers import tabulate_rate
@@ -850,6 +851,16 @@ def test_what_a_search_without_phases_is_told_to_try_works_as_typed(search):
     (problem,) = caught.value.problems
 
     plan_values(recipe, shlex.split(problem.hint))
+
+
+def test_the_recipe_of_a_search_without_phases_is_read_again(tmp_path):
+    """As a report and a search that is resumed read it."""
+    plan = plan_values(preset_recipe(space={"model.head.solver": ["ridge", "logistic"]}))[0]
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(plan.recipe, plan.reasons))
+
+    read = tl.load_recipe(tmp_path / "recipe.yaml").recipe
+
+    assert plan_values(read)[0].recipe == plan.recipe
 
 
 def test_a_sweep_without_phases_is_told_what_adds_one():

@@ -313,9 +313,11 @@ class Recipe(Section):
             choices = "" if is_dense else ", or preset, or model.head.solver, which needs none"
             hint = "phases: [{name: head, epochs: 10}]" if is_dense else "preset: auto"
             yield Conflict(("phases",), f"expected at least one phase{choices}", hint)
-        if not has_phases and preset != "auto" and values.get("search") is not None:
+        search = values.get("search")
+        has_space = field_of(search, "space") is not None  # as that of a solved head has
+        if not has_phases and preset != "auto" and search is not None and not has_space:
             expected = "expected at least one phase to search in, and none is in the recipe"
-            yield Conflict(("search",), expected, "preset: auto, or phases")
+            yield Conflict(("search",), expected, "search.space, preset: auto, or phases")
         if values.get("teacher") is not None and not has_phases and preset != "auto":
             expected = "expected none without phases: a head that is solved learns labels alone"
             yield Conflict(("teacher",), expected, "phases: [{name: head, epochs: 10}]")
