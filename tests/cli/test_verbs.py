@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from tests.command import tltool, tltool_process
 from tests.conftest import draw_class_folders
 from tl_toolkit.cli.main import run
+from tl_toolkit.runs.folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -101,6 +102,24 @@ def test_an_interrupted_run_is_measured_too(place):
 
     assert "accuracy" in table
     assert "did you mean 'accuracy'" in failed.stderr
+
+
+@pytest.mark.parametrize("state", ["interrupted", "failed", "done"])
+def test_a_run_that_ended_early_is_used_with_a_warning_that_names_what_resumes_it(place, state):
+    shutil.copytree(place / "runs/photos/001", place / state, dirs_exist_ok=True)
+    folder = RunFolder(place / state)
+    folder.write_status(state)
+    commands = (["evaluate", state], ["predict", state, "photos/ants/0.jpg"])
+
+    warnings = [
+        [line for line in tltool(*words, cwd=place).stderr.splitlines() if "resume" in line]
+        for words in commands
+    ]
+
+    command = f"tltool finetune {folder.recipe} --resume --out {folder.path}"
+    for lines in warnings:
+        assert len(lines) == (state != "done")
+        assert all(state in line and line.endswith(command) for line in lines)
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "jsonl"])

@@ -34,7 +34,7 @@ from tl_toolkit.runs.files import check_folder
 from tl_toolkit.runs.folder import InFolder, RunFolder
 from tl_toolkit.runs.places import find_run
 from tl_toolkit.runs.results import list_damaged, refuse_damaged
-from tl_toolkit.runs.states import describe_absent, name_run
+from tl_toolkit.runs.states import describe_absent, describe_early_end, name_run
 from tl_toolkit.runtime import numerics
 from tl_toolkit.sources.addresses import find_source
 from tl_toolkit.sources.objects import as_path, name_listed
@@ -163,7 +163,12 @@ class Run(InFolder):
         return model
 
     def _find_model(self, report: Handler) -> keras.Model:
-        """Returns the kept model, read again if somebody has changed `model` since."""
+        """Returns the kept model, read again if somebody has changed `model` since.
+
+        Of a run that did not come to its end, a warning says so.
+        """
+        if text := describe_early_end(self.folder):
+            report(warning(text))
         model = self.model
         kept, digest = self._kept or (None, "")
         if model is kept and digest_weights(model) == digest:

@@ -14,6 +14,7 @@ from tl_toolkit.runs.processes import is_gone, shares_kernel
 
 __all__ = [
     "describe_absent",
+    "describe_early_end",
     "describe_found",
     "describe_interrupted",
     "describe_resume",
@@ -116,6 +117,25 @@ def describe_absent(folder: RunFolder, path: Path) -> RecipeError:
     else:
         what, expected, hint = _describe_run(folder)
     return RecipeError(Problem(str(path), f"is missing: {what}", expected, hint))
+
+
+def describe_early_end(folder: RunFolder) -> str:
+    """Returns that the model of a run is not its last one, and what resumes it; "" where it is.
+
+    Args:
+        folder: A run that holds a model.
+    """
+    end = {
+        "killed": "was killed",
+        "interrupted": "was interrupted",
+        "failed": "failed",
+    }.get(find_state(folder))
+    if end is None:
+        return ""
+    return (
+        f"the run {end} before its end: its model is the best by then; to resume it: "
+        f"{describe_resume(folder)}"
+    )
 
 
 def describe_unfinished(folder: RunFolder, typed: str, holds_model: bool) -> Problem:
