@@ -108,6 +108,15 @@ def test_what_a_run_lacks_is_named_with_the_field(bucket, run, tmp_path):
         assert f"{field}: {run}" in text and "holds no model.keras" in text
 
 
+def test_a_run_that_is_not_on_the_store_is_described_once(bucket, run):
+    bucket[0].rm(f"{bucket[1]}-first", recursive=True)
+
+    with pytest.raises(DataError) as caught:
+        check_recipe(starting(bucket[2], run))
+
+    assert str(caught.value).count("model.keras") == 1
+
+
 @pytest.mark.parametrize("field", ["model.start", "teacher.run", "model.base.model"])
 def test_credentials_in_the_address_of_a_model_are_refused_and_not_repeated(bucket, field):
     values = {field: "s3://me:hunter2@b/run.keras"}

@@ -99,7 +99,7 @@ def copy_files(
         if missing := [name for name in needed if name not in listed]:
             what = f"holds no {', '.join(missing)}"
             hint = "the name of bucket and folder"
-            raise DataError(Problem(where, what, f"Expected {', '.join(needed)} there.", hint))
+            raise DataError(Problem(where, what, hint=hint))
         copies = Copies(place)
         for name in (*needed, *optional):
             if name in listed:
