@@ -16,6 +16,8 @@ from tests.features.test_parts import values_of
 from tl_toolkit.errors import DataError, RecipeError
 from tl_toolkit.features.shared import SharedShards
 from tl_toolkit.features.store import FeatureCache
+from tl_toolkit.plan.check import check_recipe
+from tl_toolkit.recipe.load import read_recipe
 from tl_toolkit.recipe.remote import mirror_of
 from tl_toolkit.runs.locks import hold
 from tl_toolkit.sources import stores
@@ -334,6 +336,15 @@ def test_validate_names_a_feature_store_out_of_reach(photos, store, tmp_path, mo
     validate("never")
     monkeypatch.setenv("TL_TOOLKIT_OFFLINE", "1")
     validate()
+
+
+@pytest.mark.parametrize(("kind", "count"), [("auto", 1), ("never", 0)])
+def test_a_store_in_memory_is_taken_with_a_warning(photos, store, kind, count):
+    features = {"location": store[2], "store": kind}
+
+    plan = check_recipe(read_recipe(recipe_of(photos, features=features)))
+
+    assert [store[2] in text for text in plan.warnings] == [True] * count
 
 
 def test_validate_names_the_package_that_a_feature_store_needs(photos, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from tl_toolkit.plan.start import Start
 from tl_toolkit.plan.tasks import Survey
 from tl_toolkit.recipe.anchors import INTERPOLATE
 from tl_toolkit.recipe.phase_schema import PROBE, EarlyStopping
-from tl_toolkit.recipe.remote import name_object
+from tl_toolkit.recipe.remote import find_address, name_object
 from tl_toolkit.recipe.schedules import DecaySchedule, PlateauSchedule
 from tl_toolkit.recipe.schema import Phase, Recipe, UnfreezeOnly
 from tl_toolkit.sources.leaks import Leak, describe_leaks
@@ -126,7 +126,7 @@ class Plan:
         """Sentences on what will work, but probably not as it is meant."""
         stopping = self.recipe.early_stopping
         doubts = [self.architecture.doubt, self._describe_dropped(), self._describe_unmixed()]
-        doubts += [self._describe_joined(), self._describe_near()]
+        doubts += [self._describe_joined(), self._describe_near(), self._describe_memory()]
         for phase in self.recipe.phases:
             doubts += [_describe_warmup(phase), _describe_plateau(phase, stopping)]
         return [text for text in doubts if text]
@@ -161,6 +161,17 @@ class Plan:
         return (
             f"{describe_leaks(self.near_leaks)}\n  They flatter what is measured. Try: tltool data "
             "check RECIPE --exclude near_leak --exclusions exclude.csv; or data.leakage=refuse_near"
+        )
+
+    def _describe_memory(self) -> str:
+        """Describes a feature store that ends with the process."""
+        features = self.recipe.features
+        address = "" if features.location is None else find_address(features.location)
+        if features.store == "never" or not address.startswith("memory://"):
+            return ""
+        return (
+            f"features.location: {address} lives in this process alone, and ends with it. Try: a "
+            "folder, or the address of an object store"
         )
 
     def _describe_dropped(self) -> str:
