@@ -6,6 +6,8 @@ import pytest
 from keras.src.applications import mobilenet, mobilenet_v2
 from keras.src.utils import file_utils
 
+from tl_toolkit.architectures.graph import build_base, producer_of
+from tl_toolkit.architectures.heads import find_head_maps
 from tl_toolkit.catalog.lookup import ARCHITECTURES, find_weight_file
 
 TWINS = {"mobilenet": keras.applications.MobileNet, "mobilenet_v2": keras.applications.MobileNetV2}
@@ -158,3 +160,22 @@ def test_an_efficientnet_divides_by_the_deviation_once_more(outline):
     layer = outline("efficientnet_b0").model.get_layer("stem_rescaling2")
 
     np.testing.assert_allclose(layer.scale, 1 / np.sqrt([0.229, 0.224, 0.225]))
+
+
+def test_a_head_reads_what_the_last_separable_convolutions_of_xception_read():
+    record = ARCHITECTURES["xception"]
+    image = keras.Input((71, 71, 3))
+    features = build_base(record, image, {})
+
+    ends, maps = (
+        [producer_of(tensor).name for tensor in find_head_maps(record, taps, image, features)]
+        for taps in ("all", "inner")
+    )
+
+    assert [name for name in maps if name not in ends] == [
+        "block1_conv1_act",
+        *(f"block{number}_sepconv2_act" for number in (2, 3, 4)),
+        *(f"block{number}_sepconv3_act" for number in range(5, 13)),
+        "block13_sepconv2_act",
+        "block14_sepconv1_act",
+    ]

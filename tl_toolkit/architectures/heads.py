@@ -54,7 +54,8 @@ CELLS_OF_LAST_MAP = f"{CELLS_OF}{LAST_MAP}"
 _LATE, _EARLY, _INNER = "late maps", "early maps", "inner "
 _MAPS = (LAST_MAP, _LATE, f"{_INNER}{_LATE}", _EARLY, f"{_INNER}{_EARLY}")
 
-_CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
+_MIXING = (keras.layers.Conv2D, keras.layers.SeparableConv2D)
+_CONVOLUTIONS = (*_MIXING, keras.layers.DepthwiseConv2D)
 
 VARIANCE_EPSILON = 1e-6
 """Added to variances. What hardly varies must not be magnified, and a square root has no gradient
@@ -200,8 +201,9 @@ def _find_inner(units: Sequence[UnitGraph], calls: Sequence[Call]) -> list[keras
 
     In units with a narrow end (Sandler et al., 2018, linear bottlenecks) these maps are the wide
     ones, of which the end holds a projection. Convolutions of pooled maps, as those of
-    squeeze-and-excitation, make gates and no maps. A separable convolution counts as one before,
-    never as the last: nothing is read inside of units that end with one, as those of Xception.
+    squeeze-and-excitation, make gates and no maps. A depthwise convolution counts as one before,
+    never as the last: it mixes no channels, as a separable one does. Of branches side by side, as
+    in NASNet, the last one in the order of the graph counts.
     """
     sizes = {unit.name: unit.tensor.shape[1:3] for unit in units}
     unit_of = {id(member): unit.name for unit in units for member in unit.operations}
@@ -210,7 +212,7 @@ def _find_inner(units: Sequence[UnitGraph], calls: Sequence[Call]) -> list[keras
     for call in calls:
         unit = unit_of.get(id(call.operation))
         entering = [t for t in call.input_tensors if unit and convolved.get(id(t)) == unit]
-        if unit and entering and isinstance(call.operation, keras.layers.Conv2D):
+        if unit and entering and isinstance(call.operation, _MIXING):
             size = entering[0].shape[1:3]
             if size != (1, 1) or size == sizes[unit]:
                 inner[unit] = entering[0]

@@ -78,7 +78,7 @@ class Head(Section):
         examples=["all", ["conv_pw_11", "conv_pw_13"]],
         description="Maps of the base that the head reads, each pooled, then concatenated: all for "
         "the end of each unit; inner for these and the map that the last convolution of each unit "
-        "reads (separable ones do not count), if another one comes before; or a list of units or "
+        "reads (depthwise ones do not count), if another one comes before; or a list of units or "
         "layers. By default the base's output alone.",
     )
     pooling: PoolingName | None = Field(
