@@ -17,7 +17,7 @@ from tl_toolkit.recipe.load import build_recipe, dump_recipe
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with a run that was exported to LiteRT, and what the export printed."""
+    """A folder with a run that was exported, and what the export printed."""
     from tests.conftest import draw_class_folders
 
     folder = tmp_path_factory.mktemp("benchmark")
@@ -31,7 +31,15 @@ def place(tmp_path_factory):
     }  # fmt: skip
     (folder / "x.yaml").write_text(json.dumps(recipe))
     tltool("finetune", "x.yaml", cwd=folder)
-    return folder, tltool("export", "latest", "--to", "litert", cwd=folder).stderr
+    return folder, tltool("export", "latest", "--to", "weights,litert", cwd=folder).stderr
+
+
+def test_an_export_says_which_of_its_formats_begins(place):
+    begun = [line for line in place[1].splitlines() if line.startswith("exporting ")]
+
+    assert begun == [
+        "exporting weights, litert", "exporting weights, 1 of 2", "exporting litert, 2 of 2"
+    ]  # fmt: skip
 
 
 def test_an_export_says_what_its_proof_found(place):
@@ -59,6 +67,8 @@ def test_a_benchmark_times_what_was_exported(place):
     for row in found["timings"]:
         assert 0 < row["p50_ms"] <= row["p95_ms"]
         assert row["images_per_second"] == pytest.approx(1000 * row["batch"] / row["p50_ms"])
+    begun = [line for line in shown.stderr.splitlines() if line.startswith("timing ")]
+    assert begun == ["timing keras predict", "timing litert"]
     export = folder / "runs/photos/001/export"
     assert json.loads((export / "benchmark.json").read_text()) == found
     assert found["machine"]["cores"] >= 1
@@ -137,9 +147,11 @@ def test_the_line_for_curl_sends_what_tensorflow_serving_takes(image, tmp_path):
 
 def test_a_benchmark_that_fails_speaks_of_no_publishing(tmp_path):
     (tmp_path / "model.tflite").write_bytes(b"no model")
+    begun = []
 
     with pytest.raises(ParityError, match=r"(?s)cannot be run by litert.*No figure was written"):
         time_formats(
             {"litert": tmp_path / "model.tflite"}, (4, 4, 3),
-            batches=[1], threads=[1], calls=1, done=print,
+            batches=[1], threads=[1], calls=1, began=begun.append, done=print,
         )  # fmt: skip
+    assert begun == ["litert"]

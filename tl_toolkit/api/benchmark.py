@@ -62,7 +62,7 @@ def benchmark(
         batch: Images of a call, each at least 1.
         threads: Threads of a call, each at least 1.
         calls: Calls that are timed of each kind, at least 1.
-        progress: As in `tl.finetune`: receives a line for each timing.
+        progress: As in `tl.finetune`: receives a line when each format begins, and for each timing.
 
     Raises:
         DataError: The run was not exported to such a format.
@@ -86,8 +86,9 @@ def benchmark(
 
     with handling(progress) as report:
         timings = time_formats(
-            paths, _find_shape(opened), batches=batch, threads=threads, calls=calls, done=tell
-        )
+            paths, _find_shape(opened), batches=batch, threads=threads, calls=calls,
+            began=lambda name: report(message(f"timing {name}")), done=tell,
+        )  # fmt: skip
     found = Benchmark(opened.folder.export, describe_machine(), tuple(timings))
     found.path.mkdir(exist_ok=True)
     write_json(opened.folder.benchmark, found.as_json())

@@ -535,7 +535,7 @@ class Run(InFolder):
         data = self.recipe.data
         sizes = Sizes(data.image_size, self.resize, data.channels)
         finished = finish_model(self._find_model(report), self._task, sizes, manifest, webp=webp)
-        return publish(finished, self.folder, files=files, formats=chosen_formats)
+        return publish(finished, self.folder, files=files, formats=chosen_formats, report=report)
 
 
 def _name_data(data: str | Path) -> str:

@@ -50,6 +50,7 @@ def time_formats(
     batches: Sequence[int],
     threads: Sequence[int],
     calls: int,
+    began: Callable[[str], None],
     done: Callable[[Timing], None],
 ) -> list[Timing]:
     """Times each format in fresh processes, one after the other, on noise of the model's size.
@@ -60,6 +61,7 @@ def time_formats(
         batches: Images of a call.
         threads: Threads of a call.
         calls: Calls of each kind.
+        began: Receives the name of each format when its first process starts.
         done: Receives each timing.
 
     Raises:
@@ -68,6 +70,7 @@ def time_formats(
     image = np.random.default_rng(0).uniform(0, 255, (1, *shape)).astype(np.float32)
     timings = []
     for name, path in paths.items():
+        began(name)
         for count, batch in _pairs(threads, batches):
             runtime = "keras-predict" if name == PREDICT else find_format(name).runtime
             answer = run_graph(

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tl_toolkit.events import Handler, ignore, message
 from tl_toolkit.export.formats import FinishedModel, Format, find_format
 from tl_toolkit.export.graph_parity import compare_graph
 from tl_toolkit.export.parity import check_report
@@ -34,6 +35,7 @@ def publish(
     *,
     files: Mapping[str, bytes],
     formats: Sequence[str],
+    report: Handler = ignore,
 ) -> dict[str, Path]:
     """Writes each format under the run's export folder.
 
@@ -42,6 +44,7 @@ def publish(
         folder: The run.
         files: Encoded validation images by name, on which an exported model is compared.
         formats: Words of the table of formats.
+        report: Receives a line when each of several formats begins.
 
     Returns:
         The path of each format.
@@ -55,10 +58,13 @@ def publish(
         folder.export.mkdir(exist_ok=True)
     with hold(folder.export):
         remove_drafts(folder.export)
-        return {
-            name: _publish(finished, folder, EXPORT_FORMATS[name], find_format(name), files)
-            for name in split_formats(formats)
-        }
+        names, paths = split_formats(formats), {}
+        for number, name in enumerate(names, start=1):
+            if len(names) > 1:
+                report(message(f"exporting {name}, {number} of {len(names)}"))
+            line = EXPORT_FORMATS[name]
+            paths[name] = _publish(finished, folder, line, find_format(name), files)
+        return paths
 
 
 def _publish(
