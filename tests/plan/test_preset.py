@@ -72,14 +72,48 @@ def test_auto_solves_a_head_on_whole_maps_then_tunes_the_last_units(changes):
     assert all(text.startswith("auto: ") for text in reasons)
 
 
-@pytest.mark.parametrize(
-    "changes", [{"images": 3000}, {"model": {"base": "resnet50", "weights": "imagenet"}}]
-)
-def test_cells_are_left_out_where_their_features_would_fill_the_memory(changes):
-    recipe, reasons = resolve(**changes)
+RESNET = {"base": "resnet50", "weights": "imagenet"}
+"""15,168 channels at the ends of its units."""
 
-    assert recipe.model.head.pooling == "statistics"
-    assert "auto: model.head.pooling=statistics: average and deviation of each channel" in reasons
+
+@pytest.mark.parametrize(
+    ("images", "validation", "preset", "taps", "pooling", "tunes"),
+    [
+        (200, 50, "auto", "all", "pyramid", False),
+        (420, 105, "auto", "inner", "pyramid", False),
+        (500, 125, "auto", "all", "pyramid", False),  # inner maps would be 167 million numbers
+        (600, 149, "auto", "all", "pyramid", False),
+        (600, 150, "auto", "all", "statistics", True),
+        (600, 150, "fast", "all", "pyramid", False),
+        (899, 150, "fast", "all", "pyramid", False),
+        (900, 150, "fast", "all", "statistics", False),  # 150 million numbers
+    ],
+)
+def test_a_large_base_reads_cells_where_few_images_could_judge_its_tuning(
+    images, validation, preset, taps, pooling, tunes
+):
+    recipe, reasons = resolve(images, validation, model=RESNET, preset=preset)
+
+    head = recipe.model.head
+    assert (head.taps, head.pooling, bool(recipe.phases)) == (taps, pooling, tunes)
+    assert (head.dropout > 0) == tunes
+    if preset == "auto" and not tunes:
+        assert "or folds (data.folds: 5), which all images judge" in reasons[-1]
+
+
+@pytest.mark.parametrize(
+    ("base", "images", "pooling"),
+    [
+        ("mobilenet", 2000, "pyramid"),
+        ("mobilenet", 2001, "statistics"),
+        ("nasnet_mobile", 1583, "pyramid"),
+        ("nasnet_mobile", 1584, "statistics"),  # 94,732 features
+    ],
+)
+def test_cells_are_left_out_where_their_features_would_fill_the_memory(base, images, pooling):
+    recipe, _ = resolve(images, model={"base": base, "weights": "imagenet"})
+
+    assert recipe.model.head.pooling == pooling
 
 
 @pytest.mark.parametrize(

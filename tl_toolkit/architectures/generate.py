@@ -43,6 +43,7 @@ def describe_blocks(architecture: Architecture) -> dict[str, Any]:
             block.name: {
                 "parameters": _count(block),
                 "units": {unit.name: unit.end_layer for unit in block.units},
+                "channels": [unit.tensor.shape[-1] for unit in block.units],
             }
             for block in blocks
         },

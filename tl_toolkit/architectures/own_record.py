@@ -182,6 +182,7 @@ class _OwnUnit:
         end: The layer that ends it.
         layers: Names of all its operations.
         size: (height, width) of the map at the end of its first stretch; None for a vector.
+        channels: Of the map or vector that ends it.
         parameters: Its weights.
     """
 
@@ -189,6 +190,7 @@ class _OwnUnit:
     end: str
     layers: tuple[str, ...]
     size: tuple[int, int] | None
+    channels: int
     parameters: int
 
 
@@ -259,6 +261,7 @@ def _as_unit(stretches: Sequence[_Calls]) -> _OwnUnit:
         end=calls[-1].operation.name,
         layers=tuple(operation.name for operation in operations),
         size=(shape[1], shape[2]) if len(shape) == 4 else None,
+        channels=calls[-1].outputs[0].shape[-1],
         parameters=sum(
             int(operation.count_params())
             for operation in operations
@@ -283,6 +286,6 @@ def _group_blocks(units: Sequence[_OwnUnit]) -> tuple[Block, ...]:
             name += "_"
         if len(run) == 1:
             name = run[0].name
-        members = tuple(Unit(unit.name, unit.end) for unit in run)
+        members = tuple(Unit(unit.name, unit.end, unit.channels) for unit in run)
         blocks.append(Block(name, members, sum(unit.parameters for unit in run)))
     return tuple(blocks)

@@ -88,7 +88,12 @@ def _complete(record: Architecture, generated: Mapping[str, Any]) -> Architectur
     blocks = tuple(
         Block(
             name,
-            tuple(Unit(unit, end) for unit, end in entry["units"].items()),
+            tuple(
+                Unit(unit, end, channels)
+                for (unit, end), channels in zip(
+                    entry["units"].items(), entry["channels"], strict=True
+                )
+            ),
             entry["parameters"],
         )
         for name, entry in generated["blocks"].items()

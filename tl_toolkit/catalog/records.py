@@ -130,10 +130,12 @@ class Unit:
     Attributes:
         name: Its name.
         end: Name of the layer that ends it.
+        channels: Of the map or vector that ends it, for the default arguments.
     """
 
     name: str
     end: str
+    channels: int = 0
 
 
 @dataclass(frozen=True)

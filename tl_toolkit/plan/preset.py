@@ -28,13 +28,22 @@ _MOST_LOGISTIC = 40_000
 """Training images times outputs above which logistic regression takes longer than it is worth."""
 
 _MOST_CELLED = 2_000
-_MOST_WEIGHTS = 5_000_000
-"""Training images, and weights of a base, above which features of cells take too much memory to
-solve: by proportion from 2.6 GB for 49,000 features, 3 GB for MobileNet and 5 GB for NASNet."""
+"""Training images above which cells are not read: that was not tried."""
+
+_MOST_NUMBERS = 150_000_000
+"""Features of all training images, as float32 0.6 GB; with 98 million of them, at 2,000 images, a
+run took 2.7 GB and solving a quarter of a minute."""
+
+_FEATURES_OF_CELLS = 11
+"""Features of a channel that cells are read of: average, deviation and 3 x 3 averages."""
+
+_MOST_UNTUNED = 5_000_000
+"""Weights of a base up to which tuning after a head on cells lost where it was tried; a larger one
+is tuned after a head on whole maps, where enough images judge it."""
 
 _INNER_IMAGES = range(400, 1_001)
 """Numbers of training images for which inner maps are read: with 200 they gained nothing, with 400
-and 800 most of a point; above, as many features again take too much memory."""
+and 800 most of a point; more were not tried."""
 
 _INNER = (
     "inner",
@@ -144,11 +153,18 @@ def resolve_preset(
     """
     if recipe.preset is None:
         return recipe, ()
-    is_small = images <= _MOST_CELLED and architecture.parameters <= _MOST_WEIGHTS
     tunes_all = recipe.preset == "auto" and _sees_sums(recipe)
-    has_cells = is_small and not tunes_all
+    tunes_half = recipe.preset == "auto" and validation >= _LEAST_JUDGES
+    numbers = images * _FEATURES_OF_CELLS * sum(unit.channels for unit in architecture.units)
+    has_cells = (
+        images <= _MOST_CELLED
+        and numbers <= _MOST_NUMBERS
+        and not tunes_all
+        and not (tunes_half and _is_large(architecture))
+    )
     is_open = "pooling" not in recipe.model.classifier.model_fields_set
-    has_inner = has_cells and is_open and images in _INNER_IMAGES
+    # Inner maps are about as many features again.
+    has_inner = has_cells and is_open and images in _INNER_IMAGES and 2 * numbers <= _MOST_NUMBERS
     if start_head is not None and start_head.pooling in ("pyramid", "statistics"):
         has_cells, has_inner = start_head.pooling == "pyramid", start_head.taps == "inner"
     head, choices = _choose_head(recipe, images, outputs, has_cells=has_cells, has_inner=has_inner)
@@ -230,11 +246,15 @@ def _choose_unfreezing(
             "all units, at a low rate: weights of RGB see the sum of the bands alone until their "
             "first convolution trains"
         )
-    if head.solver and head.pooling == "pyramid":
+    has_few = validation < _LEAST_JUDGES
+    reads_cells = head.pooling == "pyramid"
+    if has_few and _is_large(architecture) and not recipe.model.classifier.pooling:
+        reads_cells = False  # with enough images to judge it, another head would be tuned
+    if head.solver and reads_cells:
         return None, (
             "none to tune the base: from a head that reads cells it lost where it was tried"
         )
-    if head.solver and validation < _LEAST_JUDGES:
+    if head.solver and has_few:
         return None, (
             f"none to tune the base, as {validation} validation images could not tell whether "
             f"that helped; {_LEAST_JUDGES} could, or folds (data.folds: 5), which all images judge"
@@ -246,6 +266,10 @@ def _choose_unfreezing(
 
 def _word(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _is_large(architecture: Architecture) -> bool:
+    return architecture.parameters > _MOST_UNTUNED
 
 
 def _train_all(architecture: Architecture) -> Phase:
