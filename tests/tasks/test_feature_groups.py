@@ -16,6 +16,7 @@ from tl_toolkit.tasks.solvers import (
     solve_labels,
     solve_values,
 )
+from tl_toolkit.tasks.standardized import Standardized
 
 COUNT = 80
 LABELS = np.arange(COUNT) % 2
@@ -28,10 +29,12 @@ GROUPS = {"telling": np.arange(6), "noise": np.arange(6, 306)}
 
 def solve_by(task, features, groups=None, solver="ridge"):
     if task == "classes":
-        return solve_classes(features, LABELS, 2, solver, groups=groups)
+        return solve_classes(Standardized(features, groups), LABELS, 2, solver)
     if task == "labels":
-        return solve_labels(features, np.stack([LABELS, 1 - LABELS], 1), solver, groups=groups)
-    return solve_values(features, LABELS[:, None] - LABELS.mean(), groups=groups)
+        return solve_labels(
+            Standardized(features, groups), np.stack([LABELS, 1 - LABELS], 1), solver
+        )
+    return solve_values(Standardized(features, groups), LABELS[:, None] - LABELS.mean())
 
 
 @pytest.mark.parametrize("task", ["classes", "labels", "values"])
@@ -90,7 +93,7 @@ def test_rounding_leaves_nothing_out():
 
     pairs = [random.normal(size=(2, 30)) for _ in range(6)]
 
-    assert {solve_values(pair, values, groups=groups).left_out for pair in pairs} == {()}
+    assert {solve_values(Standardized(pair, groups), values).left_out for pair in pairs} == {()}
 
 
 def test_all_cells_are_left_out_together_where_that_is_better_than_some():
@@ -111,7 +114,7 @@ def test_all_cells_are_left_out_together_where_that_is_better_than_some():
 def test_classes_of_one_image_each_choose_no_features():
     features = np.random.default_rng(0).normal(size=(20, 306))
 
-    assert solve_classes(features, np.arange(20), 20, "auto", groups=GROUPS).left_out == ()
+    assert solve_classes(Standardized(features, GROUPS), np.arange(20), 20, "auto").left_out == ()
 
 
 @pytest.mark.parametrize(
@@ -128,9 +131,13 @@ def test_weights_have_a_part_in_the_choice(task, seed, equal, weighted):
 
     def choose(weights):
         if task == "classes":
-            return solve_classes(features, labels, 2, "ridge", weights=weights, groups=groups)
+            return solve_classes(
+                Standardized(features, groups), labels, 2, "ridge", weights=weights
+            )
         weights = None if weights is None else weights[:, None]
-        return solve_labels(features, labels[:, None], "ridge", weights=weights, groups=groups)
+        return solve_labels(
+            Standardized(features, groups), labels[:, None], "ridge", weights=weights
+        )
 
     assert choose(None).left_out == equal
     assert choose(np.where(labels, 5.0, 5 / 9)).left_out == weighted
@@ -142,7 +149,9 @@ def test_small_problems_have_the_same_weights_whatever_the_threads():
 
     for threads in (1, 2):
         with threadpool_limits(threads, user_api="blas"):
-            kernels.append(solve_classes(features, np.arange(400) % 5, 5, "ridge").kernel)
+            kernels.append(
+                solve_classes(Standardized(features), np.arange(400) % 5, 5, "ridge").kernel
+            )
 
     np.testing.assert_array_equal(*kernels)
 

@@ -56,7 +56,7 @@ def test_a_head_is_the_same_however_many_columns_are_taken(features, monkeypatch
 
     for numbers in (7 * 40, 10**6):
         monkeypatch.setattr(standardized, "_NUMBERS", numbers)
-        found = solve_classes(features[:, :columns], labels, 3, "ridge", groups=groups)
+        found = solve_classes(Standardized(features[:, :columns], groups), labels, 3, "ridge")
         solutions.append(found)
 
     np.testing.assert_allclose(*(found.kernel for found in solutions), rtol=1e-6, atol=1e-12)
@@ -72,6 +72,6 @@ def test_features_are_not_copied_as_a_whole(features, narrow, monkeypatch):
         lambda self, columns, rows=None: taken.append(len(columns)) or take(self, columns, rows),
     )
 
-    solve_classes(features, np.arange(40) % 3, 3, "ridge")
+    solve_classes(Standardized(features), np.arange(40) % 3, 3, "ridge")
 
     assert max(taken) == 7

@@ -16,6 +16,7 @@ from tl_toolkit.catalog.lookup import resolve_unfreeze
 from tl_toolkit.events import ignore
 from tl_toolkit.plan.training import training_settings
 from tl_toolkit.recipe.load import RecipeError
+from tl_toolkit.tasks.standardized import Standardized
 from tl_toolkit.training.prepare import assemble_model
 from tl_toolkit.transfer.freezing import split_at
 
@@ -98,7 +99,9 @@ def test_the_models_logits_are_the_solvers(solved):
     trainer, images, features = solved
 
     groups = group_features(trainer._transfer.parts[-1].layers)
-    solution = trainer._transfer.task.solve(features, images["train"].targets, "ridge", groups)
+    solution = trainer._transfer.task.solve(
+        Standardized(features, groups), images["train"].targets, "ridge"
+    )
 
     dense = trainer.model.get_layer(OUTPUT_LAYER)
     entering = trainer.model.get_layer("head_normalize")(features).numpy()

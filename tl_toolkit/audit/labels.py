@@ -47,13 +47,14 @@ def predict_out_of_fold(
     from sklearn.model_selection import StratifiedGroupKFold
 
     from tl_toolkit.tasks.solvers import solve_classes
+    from tl_toolkit.tasks.standardized import Standardized
 
     probabilities = np.zeros((len(vectors), classes))
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of small classes, whose images are not doubted
         for train, held_out in folds.split(vectors, labels, groups):
-            solution = solve_classes(vectors[train], labels[train], classes, "ridge")
+            solution = solve_classes(Standardized(vectors[train]), labels[train], classes, "ridge")
             logits = vectors[held_out] @ solution.kernel + solution.bias
             probabilities[held_out] = softmax(logits, axis=1)
     return probabilities

@@ -24,7 +24,8 @@ from tl_toolkit.images.manifest import Example, Manifest
 from tl_toolkit.tasks.parity import Limits
 from tl_toolkit.tasks.predictions import OutputReader
 from tl_toolkit.tasks.resampling import Sample
-from tl_toolkit.tasks.solvers import Groups, Solution, Solver
+from tl_toolkit.tasks.solvers import Solution, Solver
+from tl_toolkit.tasks.standardized import Standardized
 from tl_toolkit.tasks.types import (
     Ask,
     Endpoints,
@@ -258,18 +259,17 @@ class Task:
 
     def solve(
         self,
-        features: np.ndarray,
+        features: Standardized,
         targets: Any,
         solver: Solver,
-        groups: Groups | None = None,
     ) -> Solution:
         """Solves the last layer of a head as a convex problem.
 
         Args:
-            features: What enters that layer, for the training images, (n, features).
+            features: What enters that layer, for the training images, (n, features), with their
+                groups.
             targets: Targets from `load_targets`, of the same images.
             solver: ridge, logistic or auto.
-            groups: As in `solve_classes`.
 
         Raises:
             TypeError: The task has no such head, which its recipes are refused for.

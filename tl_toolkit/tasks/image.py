@@ -29,6 +29,7 @@ from tl_toolkit.tasks.parity import (
     make_report,
     read_otherwise,
 )
+from tl_toolkit.tasks.standardized import Standardized
 from tl_toolkit.tasks.types import (
     Ask,
     Endpoints,
@@ -159,7 +160,7 @@ class ImageTask(Task):
             neighbors = fit_neighbors(features, self.spread(targets), self.judge)
             fitted["neighbors"] = lambda x: self.as_outputs(neighbors.predict(x))
         if "probe" in names:
-            probe = self.solve(features, targets, "ridge")
+            probe = self.solve(Standardized(features), targets, "ridge")
             fitted["probe"] = lambda x: self.activate(x @ probe.kernel + probe.bias)
         return fitted
 

@@ -18,7 +18,6 @@ from tl_toolkit.architectures.heads import CELLS_OF
 from tl_toolkit.tasks.standardized import Standardized, blas_threads
 
 __all__ = [
-    "Groups",
     "Solution",
     "Solver",
     "import_solvers",
@@ -28,9 +27,6 @@ __all__ = [
 ]
 
 Solver = Literal["ridge", "logistic", "auto"]
-
-Groups = Mapping[str, np.ndarray]
-"""Places of features, int (n,), by a name for them; each feature is in one group."""
 
 _PENALTIES = 19  # of a path over ten powers of ten, as broad as Kornblith et al. (2019) search
 _STRENGTHS = 6  # of logistic regression, whose path is walked for each fold: below 0.1 it crawls
@@ -90,58 +86,56 @@ def import_solvers() -> None:
 
 
 def solve_classes(
-    features: np.ndarray,
+    features: Standardized,
     labels: np.ndarray,
     classes: int,
     solver: Solver,
     *,
     weights: np.ndarray | None = None,
-    groups: Groups | None = None,
 ) -> Solution:
     """Solves the logits of classes that exclude each other.
 
+    Each group of features in turn is left out, from all of them and from all but cells, where the
+    ridge regression of one-hot targets then has a lower leave-one-out loss over at most 1,000
+    examples, weighted as they are. None is where at least half of the examples are the only ones
+    of their class.
+
     Args:
-        features: (n, features).
+        features: (n, features), with their groups.
         labels: (n,), indices into the classes; each class may be absent.
         classes: Number of classes.
         solver: ridge, logistic, or auto for the mean of both, and for logistic where at least half
             of the examples are the only ones of their class.
         weights: Weight of each example, (n,), with a mean of about 1; by default 1.
-        groups: Features of which some are left out where the others predict better. Each group in
-            turn is, from all of them and from all but cells, where the ridge regression of one-hot
-            targets then has a lower leave-one-out loss over at most 1,000 examples, weighted as
-            they are. None is left out where at least half of the examples are the only ones of
-            their class.
     """
     targets = np.eye(classes)[labels]
     counts = np.unique(labels, return_counts=True)[1]
-    if 2 * (counts == 1).sum() >= len(labels):
-        groups = None  # most images leave no other of their class to choose by
-        solver = "logistic" if solver == "auto" else solver
+    # Else most images leave no other of their class to choose by.
+    may_choose = 2 * (counts == 1).sum() < len(labels)
+    if not may_choose and solver == "auto":
+        solver = "logistic"
     attempts: dict[str, _Attempt] = {
         "ridge": lambda x: _ridge_classes(x, targets, weights),
         "logistic": lambda x: _logistic_classes(x, labels, classes, weights),
     }
-    return _solve(features, solver, attempts, targets, weights, groups)
+    return _solve(features, solver, attempts, targets, weights, may_choose=may_choose)
 
 
 def solve_labels(
-    features: np.ndarray,
+    features: Standardized,
     labels: np.ndarray,
     solver: Solver,
     *,
     weights: np.ndarray | None = None,
-    groups: Groups | None = None,
 ) -> Solution:
     """Solves the logits of labels that do not exclude each other, each for itself.
 
     Args:
-        features: (n, features).
+        features: As in `solve_classes`.
         labels: (n, labels) of 0 and 1.
         solver: ridge, logistic, or auto for the mean of both.
         weights: Weight of each label of each example, (n, labels), with means of about 1; by
             default 1.
-        groups: As in `solve_classes`.
     """
     each = [None] * labels.shape[1] if weights is None else list(weights.T)
     pairs = list(zip(labels.T, each, strict=True))
@@ -149,58 +143,55 @@ def solve_labels(
         "ridge": lambda x: _join([_ridge_label(x, *pair) for pair in pairs]),
         "logistic": lambda x: _join([_logistic_label(x, *pair) for pair in pairs]),
     }
-    return _solve(features, solver, attempts, labels, weights, groups)
+    return _solve(features, solver, attempts, labels, weights)
 
 
-def solve_values(
-    features: np.ndarray, values: np.ndarray, *, groups: Groups | None = None
-) -> Solution:
+def solve_values(features: Standardized, values: np.ndarray) -> Solution:
     """Solves numbers by ridge regression, each with a penalty of its own.
 
     Args:
-        features: (n, features).
+        features: As in `solve_classes`.
         values: (n, columns), standardized.
-        groups: As in `solve_classes`.
     """
 
     def solve(x: np.ndarray) -> Solution:
         return _join([_ridge(x, column[:, None])[0] for column in values.T])
 
-    return _solve(features, "ridge", {"ridge": solve}, values, None, groups)
+    return _solve(features, "ridge", {"ridge": solve}, values, None)
 
 
 def _solve(
-    features: np.ndarray,
+    x: Standardized,
     solver: Solver,
     attempts: Mapping[str, _Attempt],
     targets: np.ndarray,
     weights: np.ndarray | None,
-    groups: Groups | None,
+    *,
+    may_choose: bool = True,
 ) -> Solution:
     """Solves for the groups of features that help; those of the others have the weight 0."""
-    x = Standardized(features)
-    left_out: tuple[str, ...] = ()
-    if groups and len(groups) > 1:
-        left_out = _choose_left_out(x, targets, weights, groups)
+    groups = x.groups if may_choose else {}
+    left_out = _choose_left_out(x, targets, weights) if len(groups) > 1 else ()
     kept = x.variance > 0
     if not kept.any():  # every image has the same features
         kept[:] = True
     for name in left_out:
-        kept[groups[name]] = False  # type: ignore[index]
+        kept[groups[name]] = False
     chosen = list(attempts.values()) if solver == "auto" else [attempts[solver]]
     best = _solve_standardized(x, np.flatnonzero(kept), chosen)
     kernel = np.zeros((len(kept), best.kernel.shape[1]))
     kernel[kept] = best.kernel / x.scale[kept, None]
-    with blas_threads(features.size):
+    with blas_threads(len(x) * len(kept)):
         bias = best.bias - x.mean @ kernel
-    reads = tuple(name for name in groups or () if name not in left_out)
+    reads = tuple(name for name in groups if name not in left_out)
     return replace(best, kernel=kernel, bias=bias, left_out=left_out, kept=reads)
 
 
 def _choose_left_out(
-    x: Standardized, targets: np.ndarray, weights: np.ndarray | None, groups: Groups
+    x: Standardized, targets: np.ndarray, weights: np.ndarray | None
 ) -> tuple[str, ...]:
     """Returns the groups of features without which a ridge regression predicts better."""
+    groups = x.groups
     judges = np.random.default_rng(0).permutation(len(x))[:_JUDGES]
     targets = np.asarray(targets, np.float64)[judges]
     weights = None if weights is None else weights[judges]

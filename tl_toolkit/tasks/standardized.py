@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,15 +22,21 @@ class Standardized:
 
     Args:
         features: (n, features), of any float type; they are not copied.
+        groups: Places of features, int (n,), by a name for them; each feature is in one group. A
+            solver may leave out the features of a group together. None for no groups.
 
     Attributes:
+        groups: As in the arguments; empty for none.
         mean: float64 (features,).
         variance: float64 (features,).
         scale: float64 (features,), what columns less their mean are divided by.
     """
 
-    def __init__(self, features: np.ndarray) -> None:
+    def __init__(
+        self, features: np.ndarray, groups: Mapping[str, np.ndarray] | None = None
+    ) -> None:
         self._features = features
+        self.groups = dict(groups or {})
         count = features.shape[1]
         self.mean, self.variance = np.empty(count), np.empty(count)
         for part in self._parts(np.arange(count)):

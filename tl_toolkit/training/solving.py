@@ -30,7 +30,10 @@ def standardize(layer: keras.layers.BatchNormalization, features: np.ndarray) ->
         layer: The head's normalization.
         features: float32 (n, features), of the training images.
     """
-    columns = Standardized(features)
+    _standardize(layer, Standardized(features))
+
+
+def _standardize(layer: keras.layers.BatchNormalization, columns: Standardized) -> None:
     layer.moving_mean.assign(columns.mean.astype(np.float32))
     layer.moving_variance.assign(columns.variance.astype(np.float32))
 
@@ -50,11 +53,12 @@ def solve_head(
         The solution, for the features as they are pooled.
     """
     groups = group_features(transfer.parts[-1].layers, transfer.inner_maps)
-    solution = transfer.task.solve(features, targets, solver, groups)  # type: ignore[arg-type]
+    columns = Standardized(features, groups)
+    solution = transfer.task.solve(columns, targets, solver)  # type: ignore[arg-type]
     kernel, bias = solution.kernel, solution.bias
     layer = find_normalization(transfer)
     if layer is not None:
-        standardize(layer, features)
+        _standardize(layer, columns)
         mean = np.asarray(layer.moving_mean, np.float64)
         deviation = np.sqrt(np.asarray(layer.moving_variance, np.float64) + layer.epsilon)
         bias = bias + mean @ kernel

@@ -11,6 +11,7 @@ from tl_toolkit.features.settings import FeatureSettings
 from tl_toolkit.features.source import FeatureSource
 from tl_toolkit.plan.training import training_settings
 from tl_toolkit.tasks.classification.task import Classification
+from tl_toolkit.tasks.standardized import Standardized
 
 PROBABILITIES = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.2, 0.2, 0.6], [0.5, 0.3, 0.2]])
 LABELS = np.array([0, 1, 2, 1], np.int32)
@@ -166,7 +167,7 @@ def test_a_solved_head_recalls_more_of_a_rare_class(balance):
     def recall(**settings):
         task = Classification(("often", "rare"), **settings)
         task.prepare(labels)
-        solution = task.solve(x, labels, "ridge")
+        solution = task.solve(Standardized(x), labels, "ridge")
         predicted = (x @ solution.kernel + solution.bias).argmax(axis=1)
         return predicted[labels == 1].mean()
 

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tl_toolkit.tasks.multilabel.task import Multilabel
+from tl_toolkit.tasks.standardized import Standardized
 
 PROBABILITIES = np.array([[0.7, 0.2], [0.1, 0.6], [0.9, 0.5]])
 LABELS = np.array([[1, 0], [0, 1], [0, 0]], np.int32)
@@ -85,7 +86,7 @@ def test_a_solved_head_recalls_more_of_a_rare_label(solver):
     def recall(**settings):
         task = Multilabel(("rare",), **settings)
         task.prepare(labels)
-        solution = task.solve(x, labels, solver)
+        solution = task.solve(Standardized(x), labels, solver)
         return (x @ solution.kernel + solution.bias > 0)[labels == 1].mean()
 
     assert recall(balance="class_weights") > recall() + 0.2

@@ -37,7 +37,8 @@ from tl_toolkit.tasks.image import ImageTask
 from tl_toolkit.tasks.parity import BYTES_LIMIT, FURTHER
 from tl_toolkit.tasks.registry import layers_of
 from tl_toolkit.tasks.resampling import Sample
-from tl_toolkit.tasks.solvers import Groups, Solution, Solver, solve_classes
+from tl_toolkit.tasks.solvers import Solution, Solver, solve_classes
+from tl_toolkit.tasks.standardized import Standardized
 from tl_toolkit.tasks.temperature import find_temperature, scale
 from tl_toolkit.tasks.types import Evaluation, Resize, SplitView, Table, name_columns
 
@@ -240,25 +241,21 @@ class Classification(ImageTask):
 
     def solve(
         self,
-        features: np.ndarray,
+        features: Standardized,
         targets: np.ndarray,
         solver: Solver,
-        groups: Groups | None = None,
     ) -> Solution:
         """Solves the logits of the classes.
 
         Args:
-            features: (n, features).
+            features: (n, features), with their groups.
             targets: int32 (n,), indices into the classes.
             solver: ridge, logistic or auto.
-            groups: As in `solve_classes`.
         """
         weights = None
         if self._balance in ("class_weights", "oversample"):  # the same, where each comes once
             weights = self._class_weights().numpy()[targets]
-        solution = solve_classes(
-            features, targets, len(self.classes), solver, weights=weights, groups=groups
-        )
+        solution = solve_classes(features, targets, len(self.classes), solver, weights=weights)
         if self._balance == "logit_adjust":
             shift = np.log(self._shares.numpy().astype(np.float64))
             solution = replace(solution, bias=solution.bias - shift)

@@ -31,7 +31,8 @@ from tl_toolkit.tasks.multilabel.spec import MultilabelSection
 from tl_toolkit.tasks.parity import BYTES_LIMIT
 from tl_toolkit.tasks.registry import layers_of
 from tl_toolkit.tasks.resampling import Sample
-from tl_toolkit.tasks.solvers import Groups, Solution, Solver, solve_labels
+from tl_toolkit.tasks.solvers import Solution, Solver, solve_labels
+from tl_toolkit.tasks.standardized import Standardized
 from tl_toolkit.tasks.temperature import find_temperature, scale
 from tl_toolkit.tasks.types import Evaluation, Resize, SplitView, Table, name_columns
 
@@ -182,23 +183,21 @@ class Multilabel(ImageTask):
 
     def solve(
         self,
-        features: np.ndarray,
+        features: Standardized,
         targets: np.ndarray,
         solver: Solver,
-        groups: Groups | None = None,
     ) -> Solution:
         """Solves the logit of each label.
 
         Args:
-            features: (n, features).
+            features: (n, features), with their groups.
             targets: (n, labels) of 0 and 1.
             solver: ridge, logistic or auto.
-            groups: As in `solve_classes`.
         """
         weights = None
         if self._balance == "class_weights":
             weights = self._class_weights(targets.astype(np.float32)).numpy()
-        return solve_labels(features, targets, solver, weights=weights, groups=groups)
+        return solve_labels(features, targets, solver, weights=weights)
 
     def find_members(self, targets: np.ndarray) -> np.ndarray:
         """Returns (n, classes), 1 where an image is of a class, else 0.

@@ -26,7 +26,8 @@ from tl_toolkit.tasks.regression.outputs import (
 )
 from tl_toolkit.tasks.regression.spec import RegressionSection
 from tl_toolkit.tasks.resampling import Sample
-from tl_toolkit.tasks.solvers import Groups, Solution, Solver, solve_values
+from tl_toolkit.tasks.solvers import Solution, Solver, solve_values
+from tl_toolkit.tasks.standardized import Standardized
 from tl_toolkit.tasks.types import Evaluation, Resize, SplitView, Table, name_columns
 
 __all__ = ["Regression", "ValuesPrediction", "build"]
@@ -164,21 +165,19 @@ class Regression(ImageTask):
 
     def solve(
         self,
-        features: np.ndarray,
+        features: Standardized,
         targets: np.ndarray,
         solver: Solver,
-        groups: Groups | None = None,
     ) -> Solution:
         """Solves the standardized targets, by ridge regression whatever the loss.
 
         Args:
-            features: (n, features).
+            features: (n, features), with their groups.
             targets: float32 (n, columns), in the units of the table.
             solver: ridge or auto.
-            groups: As in `solve_classes`.
         """
         values = (targets - self._mean.numpy()) / self._scale.numpy()
-        return solve_values(features, values, groups=groups)
+        return solve_values(features, values)
 
     def score_of(self, state: np.ndarray) -> float:
         """Returns R2, the mean over columns; of one that does not vary, 1 if exact and else 0.
