@@ -229,7 +229,7 @@ def test_images_in_two_splits_are_listed_in_the_metrics(recipe, told):
 
 @pytest.fixture
 def built(monkeypatch):
-    """The models that were built aside, each after `delay`."""
+    """The models that were built aside, each after `delay`, which a test sets."""
     build = _Finetuning._compile
     built = _Built()
 
@@ -245,8 +245,7 @@ def built(monkeypatch):
 class _Built(list):
     """Models; `delay` is called before each one is built."""
 
-    def delay(self):
-        time.sleep(3.0)  # longer than the scan
+    delay = None
 
 
 def state_of(folder):
@@ -254,10 +253,18 @@ def state_of(folder):
 
 
 def test_an_interrupt_of_the_scan_waits_for_the_model_that_is_built_aside(recipe, tmp_path, built):
+    interrupted = threading.Event()
+
+    def wait_for_the_interrupt():
+        interrupted.wait(30)
+        time.sleep(0.3)
+
     def interrupt(event):
         if event.kind == "images_inspected":
+            interrupted.set()
             raise KeyboardInterrupt
 
+    built.delay = wait_for_the_interrupt
     with pytest.raises(KeyboardInterrupt):
         tl.finetune(recipe, out=tmp_path / "run", progress=interrupt)
 
@@ -274,7 +281,7 @@ def test_an_interrupt_after_the_scan_waits_for_the_model_too(recipe, tmp_path, b
         scanned.wait(30)
         time.sleep(0.3)
         os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(1.0)
+        time.sleep(0.4)
 
     def handle(event):
         if event.text.startswith("2 images are in two splits"):

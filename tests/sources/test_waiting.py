@@ -20,11 +20,11 @@ def silent(bucket, monkeypatch, caplog):
 
     def wait(self, path, *arguments, **options):
         calls.append(path)
-        time.sleep(0.6)
+        time.sleep(0.3)
         raise OSError("timed out")
 
-    monkeypatch.setattr(waiting, "_SECONDS", 0.2)
-    monkeypatch.setattr(waiting, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(waiting, "_SECONDS", 0.1)
+    monkeypatch.setattr(waiting, "_LOOK_SECONDS", 0.02)
     monkeypatch.setattr(waiting, "_told", set())
     for name in ("info", "find", "get_file"):
         monkeypatch.setattr(type(bucket[0]), name, wait)
@@ -91,7 +91,7 @@ def test_a_wait_after_an_answer_is_said_again(silent, bucket, monkeypatch, caplo
 
 def test_no_try_begins_after_the_last_moment_but_of_a_transfer(silent, monkeypatch, tmp_path):
     address, calls = silent
-    monkeypatch.setattr(stores, "_PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(stores, "_PATIENCE_SECONDS", 0.25)
 
     with pytest.raises(DataError, match="timed out"):
         find_object(f"{address}/a")

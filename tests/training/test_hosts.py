@@ -106,7 +106,7 @@ def test_a_host_that_does_not_come_to_the_training_is_named_to_all(is_alive):
                 done.wait(20)
             return None
         try:
-            meeting.gather(1.0)
+            meeting.gather(0.5)
         finally:
             if index == 2:
                 done.set()
@@ -120,7 +120,7 @@ def test_a_host_that_does_not_come_to_the_training_is_named_to_all(is_alive):
 
 
 def test_a_first_host_that_does_not_come_is_named_and_not_taken_for_dead(monkeypatch):
-    monkeypatch.setattr("tl_toolkit.training.meeting._ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr("tl_toolkit.training.meeting._ANSWER_SECONDS", 0.8)
     done = threading.Barrier(3, timeout=20)
 
     def work(meeting, index):
@@ -147,12 +147,12 @@ def test_hosts_that_come_to_the_training_go_on_together():
 
 
 def test_the_limit_of_coming_to_the_training_is_none_of_the_training_itself(monkeypatch):
-    monkeypatch.setattr("tl_toolkit.training.meeting._ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr("tl_toolkit.training.meeting._ANSWER_SECONDS", 0.8)
 
     def work(meeting, index):
-        meeting.gather(2.0)
+        meeting.gather(0.8)
         if index == 0:
-            time.sleep(5)  # it evaluates and exports, when the others are done
+            time.sleep(2)  # it evaluates and exports, when the others are done
         return meeting.share(b"done")
 
     assert in_meeting(work) == [b"done"] * 3
