@@ -22,6 +22,9 @@ os.environ.update(dict.fromkeys(POOLS, "1") | os.environ)
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# Modules and tests that are imported leave no garbage; it is collected again once all are there.
+gc.disable()
+
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from PIL import Image  # noqa: E402
@@ -65,6 +68,7 @@ def pytest_collection_finish():
     """Spares the collector of garbage what lives as long as the session: TensorFlow's modules."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -20,8 +20,8 @@ def tree_of(path):
 
 @cache
 def nodes_of(path):
-    """Returns all nodes of the syntax tree of a module."""
-    return list(ast.walk(tree_of(path)))
+    """Returns all nodes of the syntax tree of a module of the package."""
+    return list(ast.walk(parse_package()[path]))
 
 
 @cache
