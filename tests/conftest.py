@@ -79,6 +79,14 @@ def own_cache(tmp_path_factory):
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def unsynced():
+    """Leaves to the system when to write to the disk: no test cuts the power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: os.fstat(file) and None)  # needs an open file, too
+        yield
+
+
 @pytest.fixture(scope="session")
 def assets():
     """The folder of real weights and images; without it the test is skipped, or fails in CI."""
