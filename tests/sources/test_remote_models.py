@@ -190,7 +190,7 @@ def test_no_trial_asks_for_weights_that_its_search_has(bucket, send, run, model,
         plan_trial(plans[0], {"phases.head.epochs": 2})
 
 
-@pytest.mark.parametrize("kind", ["start", "base"])
+@pytest.mark.parametrize("kind", [pytest.param("start", marks=pytest.mark.slow), "base"])
 def test_a_worker_that_fills_the_feature_store_has_a_model_of_its_own(
     bucket, send, run, model, kind, tmp_path, monkeypatch
 ):

@@ -216,7 +216,7 @@ def test_weights_that_cannot_be_loaded_are_named_by_their_address(send):
 
     for address, words in ((wrong, "does not fit the network"), (cut, "is a text file")):
         with pytest.raises(WeightsError, match=rf"^{address}  {words}"):
-            tl.probe_architecture("mobilenet", image_size=32, weights=address)
+            tl.probe_architecture("vgg_tiny", image_size=32, weights=address)
 
 
 def test_a_worker_that_fills_the_feature_store_has_a_copy_of_its_own(

@@ -62,6 +62,7 @@ def test_the_first_model_is_built_while_images_are_read(recipe, tmp_path, assemb
     assert assembled != [threading.main_thread().name]
 
 
+@pytest.mark.slow  # two searches; a trial that equals a run is in test_search.py
 def test_a_model_built_ahead_changes_no_trial(recipe, tmp_path, monkeypatch):
     space = {"model.head.dropout": {"choices": [0.0, 0.5]}}
     ahead = search(recipe, tmp_path / "ahead", **space)
