@@ -17,6 +17,7 @@ from tl_toolkit.errors import DataError
 from tl_toolkit.events import Handler, ignore, warning
 from tl_toolkit.images.manifest import Manifest
 from tl_toolkit.printing.tables import list_summary
+from tl_toolkit.printing.words import describe_folds
 from tl_toolkit.recipe.export_formats import EXPORT_FORMATS
 from tl_toolkit.runs.folder import InFolder, RunFolder
 from tl_toolkit.runs.states import name_run
@@ -129,6 +130,9 @@ def _judge(run: Run, facts: RunFacts) -> tuple[str, list[str]]:
     texts = [*section.describe_comparisons(measured), section.describe_absent(measured)]
     if "folds" in facts.metrics:
         texts.append("each of these images was predicted by a model trained without its fold")
+        if facts.split == "validation":
+            score = section.score
+            texts.append(describe_folds(facts.metrics, score, section.title_of(score)))
     elif facts.split == "validation":
         texts.append("these images also chose the epoch, so that the score is a little too good")
     return (

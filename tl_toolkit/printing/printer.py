@@ -22,6 +22,7 @@ from tl_toolkit.printing.tables import (
     open_console,
 )
 from tl_toolkit.printing.words import (
+    describe_folds,
     describe_kept,
     describe_rate,
     describe_search,
@@ -244,6 +245,10 @@ class Printer:
                 if chose and "folds" in metrics:
                     chose = ", each image by a model trained without its fold"
                 self._print(f"{text} ({split}{chose})")
+                if split == "validation" and "folds" in metrics:
+                    score = self._section.score
+                    if choice := describe_folds(metrics, score, self._section.title_of(score)):
+                        self._print(choice, is_prose=True)
                 for sentence in self._section.describe_comparisons(metrics[split]):
                     self._print(sentence)
                 break

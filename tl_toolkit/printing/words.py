@@ -15,6 +15,7 @@ from tl_toolkit.plan.values import describe_value, shorten_fields
 __all__ = [
     "describe_age",
     "describe_count",
+    "describe_folds",
     "describe_kept",
     "describe_rate",
     "describe_refit",
@@ -138,6 +139,26 @@ def describe_kept(best: Mapping[str, Any]) -> str:
         return f"best epoch: {best['epoch']} of phase {best['phase']}"
     part = best["mixture"]
     return f"best: a mixture of {part:g} of the tuned weights and {1 - part:g} of those before"
+
+
+def describe_folds(metrics: Mapping[str, Any], score: str, title: str) -> str:
+    """Returns what the epoch that is kept scores where folds chose other ones; "" where none did.
+
+    Args:
+        metrics: Those of a run with folds, as in metrics.json.
+        score: The score by which epochs are compared.
+        title: Its name in print.
+    """
+    best = metrics["best"]
+    kept = best["phase"], best["epoch"]
+    if all(
+        (fold["best"]["phase"], fold["best"]["epoch"]) == kept for fold in metrics["folds"]["each"]
+    ):
+        return ""
+    return (
+        "each fold chose the epoch of its model, so that this is a little too good; the epoch that "
+        f"is kept has {title} {best[f'val_{score}']:.4f} in the mean of the folds"
+    )
 
 
 def describe_rate(rate: float | str) -> str:
