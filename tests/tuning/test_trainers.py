@@ -1,11 +1,13 @@
 """The trainers that trials share, and the model that is built before the first of them."""
 
 import threading
+import time
 
 import pytest
 
 import tl_toolkit as tl
 from tests.tuning.test_search import recipe_of
+from tl_toolkit.events import message
 from tl_toolkit.plan.check import check_recipe
 from tl_toolkit.recipe.load import read_recipe
 from tl_toolkit.tuning import trainers
@@ -114,3 +116,40 @@ def test_a_fault_of_the_images_ends_the_building(recipe, tmp_path, monkeypatch):
         tl.search(recipe, out=tmp_path / "search", progress=handle)
 
     assert len(abandoned) == 1
+
+
+def download_for_ever(plan, task, report):
+    while True:
+        report(message("a piece"))
+        time.sleep(0.01)
+
+
+def test_the_building_ends_with_a_search_whose_trials_are_done(recipe, tmp_path, monkeypatch):
+    space = {"phases.tune.learning_rate": {"choices": [1e-3, 1e-2]}}
+    search(recipe, tmp_path / "search", **space)
+    monkeypatch.setattr(trainers, "assemble_model", download_for_ever)
+    events = []
+
+    tl.search(recipe, out=tmp_path / "search", resume=True, progress=events.append)
+    heard = len(events)
+    time.sleep(0.2)
+
+    assert len(events) == heard
+
+
+def test_an_interrupt_before_the_first_trial_ends_the_building(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainers, "assemble_model", download_for_ever)
+    events = []
+
+    def handle(event):
+        events.append(event)
+        if event.kind == "trial_began":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        recipe["search"] = {"trials": 2, "space": {"phases.tune.learning_rate": [1e-3, 1e-2]}}
+        tl.search(recipe, out=tmp_path / "search", progress=handle)
+    heard = len(events)
+    time.sleep(0.2)
+
+    assert len(events) == heard

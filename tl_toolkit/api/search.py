@@ -349,6 +349,7 @@ class Searching:
         self.progress = progress
         self._leaks: list[dict[str, str]] = []
         self._images: tuple[Manifest, Mapping[str, Images]] | None = None
+        self._first: FirstModel | None = None
 
     def run(self, threads: int | None) -> SearchRun:
         """Runs the remaining trials, and writes the winner.
@@ -367,7 +368,11 @@ class Searching:
         with numerics(deterministic=self.recipe.deterministic, threads=threads):
             if text := describe_threads(threads):
                 self.progress(warning(text))
-            self._search()
+            try:
+                self._search()
+            finally:  # no trial may have needed it, or an interrupt ended the wait for it
+                if self._first is not None:
+                    self._first.abandon()
         return SearchRun(self.folder)
 
     def _begin(self) -> tuple[Engine, list[Trial]]:
@@ -385,8 +390,9 @@ class Searching:
         if is_open and not self.plan.needs_bands:
             self._choose_precision(task)
         # Building keeps Python busy, decoding does not.
-        first = None if self._cluster else FirstModel.of(self.plan, self.progress)
-        with _undoing_additions(self.folder.converted), _abandoning(first):
+        if self._cluster is None:
+            self._first = FirstModel.of(self.plan, self.progress)
+        with _undoing_additions(self.folder.converted):
             manifest, images = survey_images(self.plan, task, self.folder, self.progress)
             self.plan = settle_bands(self.plan, manifest.of("train"), self.progress)
             if is_open and self.plan.needs_bands:
@@ -394,7 +400,7 @@ class Searching:
             watch = self._budget.watch if self._budget else ignore
             engine = Engine(
                 self.plan, manifest, self.folder, self.progress, images=images, watch=watch,
-                executor=self._build_executor(manifest), first=first,
+                executor=self._build_executor(manifest), first=self._first,
             )  # fmt: skip
             trials = engine.begin()
         self._leaks = manifest.describe_leaks()
@@ -523,17 +529,6 @@ def _import_tuner(recipe: Recipe) -> None:
     algorithm = (recipe.search or Search()).algorithm
     with importing_without(*() if algorithm == "bayesian" else ("sklearn", "scipy", "pandas")):
         import keras_tuner  # noqa: F401
-
-
-@contextlib.contextmanager
-def _abandoning(model: FirstModel | None) -> Iterator[None]:
-    """Ends the building of a model if a block fails."""
-    try:
-        yield
-    except BaseException:
-        if model is not None:
-            model.abandon()
-        raise
 
 
 @contextlib.contextmanager
