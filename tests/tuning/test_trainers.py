@@ -153,3 +153,38 @@ def test_an_interrupt_before_the_first_trial_ends_the_building(recipe, tmp_path,
     time.sleep(0.2)
 
     assert len(events) == heard
+
+
+def test_no_model_is_built_ahead_where_each_trial_has_random_weights_of_its_own(recipe):
+    space = {"phases.tune.learning_rate": {"choices": [1e-3, 1e-2]}}
+    recipe["search"] = {"space": space, "vary_seed": True}
+
+    assert FirstModel.of(check_recipe(read_recipe(recipe)), print) is None
+
+
+def test_a_trial_that_needs_another_model_waits_for_the_end_of_the_first(recipe, monkeypatch):
+    over = threading.Event()
+    monkeypatch.setattr(trainers, "assemble_model", lambda *_: time.sleep(0.3) or over.set())
+    recipe["search"] = {"space": {"phases.tune.learning_rate": {"choices": [1e-3, 1e-2]}}}
+    first = FirstModel.of(check_recipe(read_recipe(recipe)), print)
+
+    assert first.take("another") is None
+    assert over.is_set()
+
+
+def test_a_fault_of_the_first_model_fails_one_trial(recipe, tmp_path, monkeypatch):
+    builds = trainers.assemble_model
+
+    def build(*arguments):
+        if threading.current_thread() is not threading.main_thread():
+            raise MemoryError("no room")
+        return builds(*arguments)
+
+    monkeypatch.setattr(trainers, "assemble_model", build)
+
+    run = search(
+        recipe, tmp_path / "search", **{"phases.tune.learning_rate": {"choices": [1e-3, 1e-2]}}
+    )
+
+    assert [trial.state for trial in run.trials] == ["failed", "completed"]
+    assert run.trials[0].error == "MemoryError: no room"

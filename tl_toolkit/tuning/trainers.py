@@ -52,8 +52,9 @@ class FirstModel:
         plan = replace(plan, recipe=template)
         task = build_task(template, plan.classes)
         self._key = _describe_shared(template)
-        self._aside = Aside(lambda report: assemble_model(plan, task, report), progress)
-        self._is_taken = False
+        self._aside: Aside[TransferModel] | None = Aside(
+            lambda report: assemble_model(plan, task, report), progress
+        )
 
     @classmethod
     def of(cls, plan: Plan, progress: Handler) -> FirstModel | None:
@@ -63,24 +64,37 @@ class FirstModel:
             plan: As above.
             progress: As above.
         """
-        space = resolve_space(plan.recipe)
-        depends = plan.needs_bands or any(map(_decides_on_trainer, space))
-        return None if depends else cls(plan, progress)
+        recipe = plan.recipe
+        differs = any(map(_decides_on_trainer, resolve_space(recipe)))
+        if recipe.search is not None and recipe.search.vary_seed:
+            differs = differs or _depends_on_seed(recipe)
+        return None if plan.needs_bands or differs else cls(plan, progress)
 
     def take(self, key: str) -> TransferModel | None:
         """Waits for the model, and returns it once; None for a trial that needs another.
 
+        Its building is then over: two at a time would take their random weights from one stream.
+
         Args:
             key: What decides on the trainer of the trial.
         """
-        if self._is_taken or key != self._key:
+        aside = self._aside
+        if aside is None or key != self._key:
+            self.abandon()
             return None
-        self._is_taken = True
-        return self._aside.wait()
+        try:
+            transfer = aside.wait()
+        except Exception:
+            self._aside = None  # a later trial builds one of its own
+            raise
+        self._aside = None  # else it would keep the model for as long as the search takes
+        return transfer
 
     def abandon(self) -> None:
         """Ends the building."""
-        self._aside.abandon()
+        if self._aside is not None:
+            self._aside.abandon()
+            self._aside = None
 
 
 class Trainers:
@@ -174,10 +188,15 @@ def _is_dropout(field: str) -> bool:
 def _describe_shared(template: Recipe) -> str:
     """Returns everything that decides on the trainer of a trial, as text."""
     shared = set(_SHARED)
-    if template.model.is_random or template.augment is not None:
-        shared.add("seed")  # else the seed decides nothing that a trainer keeps
+    if _depends_on_seed(template):
+        shared.add("seed")
     values = template.model_dump(mode="json", include=shared)
     return as_text({**values, "data": _describe_data(template)})
+
+
+def _depends_on_seed(recipe: Recipe) -> bool:
+    """Whether the seed decides on anything that a trainer keeps."""
+    return recipe.model.is_random or recipe.augment is not None
 
 
 def _decides_on_trainer(field: str) -> bool:
