@@ -1,15 +1,17 @@
 """What a recipe without phases gets, with a reason for each value."""
 
+import keras
 import pytest
 
 from tests.conftest import draw_class_folders
 from tests.models import plan_values
 from tests.training.test_solving import MODEL, WEIGHTS
+from tl_toolkit.architectures.heads import pool_features
 from tl_toolkit.catalog.lookup import find_architecture
 from tl_toolkit.errors import RecipeError
 from tl_toolkit.plan.check import check_recipe, plan_baseline
 from tl_toolkit.plan.network import resolve_head
-from tl_toolkit.plan.preset import replace_reasons, resolve_preset
+from tl_toolkit.plan.preset import _FEATURES_OF_CELLS, replace_reasons, resolve_preset
 from tl_toolkit.recipe.load import dump_recipe, load_recipe, read_recipe
 from tl_toolkit.recipe.schema import Head
 from tl_toolkit.recipe.tasks import TASKS, find_task
@@ -70,6 +72,12 @@ def test_auto_solves_a_head_on_whole_maps_then_tunes_the_last_units(changes):
     assert [phase.name for phase in recipe.phases] == ["tune"]
     assert recipe.phases[0].unfreeze.unit == "block3"
     assert all(text.startswith("auto: ") for text in reasons)
+
+
+def test_features_of_cells_are_counted_as_a_pyramid_has_them():
+    pooled = pool_features(keras.Input((9, 9, 7)), "pyramid")
+
+    assert pooled.shape[-1] == 7 * _FEATURES_OF_CELLS
 
 
 RESNET = {"base": "resnet50", "weights": "imagenet"}
@@ -209,6 +217,29 @@ def test_folds_choose_by_all_images_that_train():
     assert not few.recipe.phases
     assert "or folds (data.folds: 5)" in few.reasons[-1]
     assert [phase.name for phase in judged.recipe.phases] == ["tune"]
+
+
+@pytest.mark.parametrize(
+    ("images", "data", "advises"),
+    [(150, {}, True), (149, {}, False), (100, {"folds": 5}, False)],
+)
+def test_folds_are_advised_where_they_would_judge(images, data, advises):
+    values = {"model": WHOLE, "data": VALUES["data"] | data}
+
+    _, reasons = resolve(images, 100, **values)
+
+    assert ("folds" in reasons[-1]) == advises
+
+
+def test_a_large_base_that_pools_as_the_run_before_is_tuned_by_no_number_of_images():
+    start = Head(pooling="pyramid", taps="all", normalize=True, solver="ridge")
+
+    reasons = [
+        resolve(600, validation, model=RESNET, start_head=start)[1][-1] for validation in (100, 200)
+    ]
+
+    assert reasons[0] == reasons[1]
+    assert "from a head that reads cells" in reasons[0]
 
 
 def test_fast_stops_at_the_probe():

@@ -167,8 +167,13 @@ def resolve_preset(
     has_inner = has_cells and is_open and images in _INNER_IMAGES and 2 * numbers <= _MOST_NUMBERS
     if start_head is not None and start_head.pooling in ("pyramid", "statistics"):
         has_cells, has_inner = start_head.pooling == "pyramid", start_head.taps == "inner"
+        is_open = False
     head, choices = _choose_head(recipe, images, outputs, has_cells=has_cells, has_inner=has_inner)
-    phases, of_phases = _choose_phases(recipe, architecture, head, validation, tunes_all=tunes_all)
+    few = _describe_few(recipe, images, validation)
+    unfreeze, why = _choose_unfreezing(
+        recipe, architecture, head, few, tunes_all=tunes_all, is_open=is_open
+    )
+    phases, of_phases = _choose_phases(recipe, architecture, head, unfreeze, why)
     choices += of_phases
     model = recipe.model.model_copy(update={"head": head})
     changed: dict[str, Any] = {"preset": None, "model": model, "phases": phases}
@@ -218,9 +223,25 @@ def _choose_head(
     return head.model_copy(update=update), choices
 
 
+def _describe_few(recipe: Recipe, images: int, validation: int) -> str:
+    """Returns that so few images validate that they cannot judge, and what could; "" for enough."""
+    if validation >= _LEAST_JUDGES:
+        return ""
+    text = f"as {validation} validation images could not tell whether that helped; "
+    text += f"{_LEAST_JUDGES} could"
+    if recipe.data.folds is None and images >= _LEAST_JUDGES:
+        text += ", or folds (data.folds: 5), which all images judge"
+    return text
+
+
 def _choose_phases(
-    recipe: Recipe, architecture: Architecture, head: Head, validation: int, *, tunes_all: bool
+    recipe: Recipe,
+    architecture: Architecture,
+    head: Head,
+    unfreeze: UnfreezeFrom | None,
+    reason: str,
 ) -> tuple[tuple[Phase, ...], list[Choice]]:
+    """Returns the phases, of which the last one tunes, if any, and what was chosen and why."""
     if recipe.model.is_random:
         why = "random weights have nothing to keep, so all of them train"
         return (_train_all(architecture),), [Choice("phases.train", "", why)]
@@ -228,17 +249,31 @@ def _choose_phases(
     if head.solver is None:
         phases.append(Phase(name="head", epochs=10, learning_rate=3e-3))
         choices.append(Choice("phases.head", "", "trained, as its problem is not solved"))
-    unfreeze, why = _choose_unfreezing(recipe, architecture, head, validation, tunes_all=tunes_all)
     if unfreeze is not None:
         phases.append(_tune(unfreeze))
-    choices.append(Choice("phases.tune" if unfreeze else "phases", "", why))
+    choices.append(Choice("phases.tune" if unfreeze else "phases", "", reason))
     return tuple(phases), choices
 
 
 def _choose_unfreezing(
-    recipe: Recipe, architecture: Architecture, head: Head, validation: int, *, tunes_all: bool
+    recipe: Recipe,
+    architecture: Architecture,
+    head: Head,
+    few: str,
+    *,
+    tunes_all: bool,
+    is_open: bool,
 ) -> tuple[UnfreezeFrom | None, str]:
-    """Returns what is tuned after the head, None for nothing, and why."""
+    """Returns what is tuned after the head, None for nothing, and why.
+
+    Args:
+        recipe: The recipe.
+        architecture: The record of its base.
+        head: The head that was chosen.
+        few: That too few images validate to judge it; "" for enough.
+        tunes_all: Whether all units are tuned, however few validate.
+        is_open: Whether the pooling was chosen here.
+    """
     if recipe.preset != "auto":
         return None, "none to tune the base, as preset is fast"
     if tunes_all:
@@ -246,19 +281,15 @@ def _choose_unfreezing(
             "all units, at a low rate: weights of RGB see the sum of the bands alone until their "
             "first convolution trains"
         )
-    has_few = validation < _LEAST_JUDGES
     reads_cells = head.pooling == "pyramid"
-    if has_few and _is_large(architecture) and not recipe.model.classifier.pooling:
+    if few and _is_large(architecture) and is_open:
         reads_cells = False  # with enough images to judge it, another head would be tuned
     if head.solver and reads_cells:
         return None, (
             "none to tune the base: from a head that reads cells it lost where it was tried"
         )
-    if head.solver and has_few:
-        return None, (
-            f"none to tune the base, as {validation} validation images could not tell whether "
-            f"that helped; {_LEAST_JUDGES} could, or folds (data.folds: 5), which all images judge"
-        )
+    if head.solver and few:
+        return None, f"none to tune the base, {few}"
     return _halve(architecture), (
         "the second half of the units, at a low rate; the probe is kept where it is better"
     )
