@@ -115,6 +115,19 @@ def test_a_search_is_found_by_latest_beside_the_latest_run(tmp_path, kind):
     assert find_run("latest", root=tmp_path).path == run.path
 
 
+def test_a_resumed_run_is_the_latest_where_the_folder_of_all_runs_is_a_link(tmp_path):
+    root = tmp_path / "runs"
+    (tmp_path / "disk").mkdir()
+    root.symlink_to(tmp_path / "disk")
+    with create_run("flowers", root=root) as folder:
+        pass
+
+    point_latest(RunFolder(folder.path.resolve()), root=root, name="flowers")
+
+    assert (root / "flowers" / "latest").readlink() == Path("001")
+    assert (root / "latest").readlink() == Path("flowers/001")
+
+
 def test_many_runs_are_listed_in_part(tmp_path):
     for _ in range(10):
         finished_run(tmp_path)

@@ -204,7 +204,8 @@ def point_latest(folder: RunFolder, *, root: Path, name: str) -> str:
         Why that cannot be done, as on a file system without symbolic links; "" if it is.
     """
     root = Path(root).absolute()
-    if folder.path.parent != root / name:
+    # Resolved, as the folder of a resumed run is: the root may be a link.
+    if folder.path.parent.resolve() != (root / name).resolve():
         return ""
     try:
         point(root / name / "latest", folder.path.name)
