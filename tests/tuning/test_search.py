@@ -886,6 +886,17 @@ def test_a_phase_in_a_space_that_the_recipe_lacks_is_told_once_with_those_it_has
     assert problem.hint == "phases.tune.unfreeze in place of phases.tunes.unfreeze"
 
 
+def test_a_whole_phase_in_a_space_is_refused_where_the_recipe_lacks_it(recipe):
+    space = {"phases.tunes": [0, 1]}
+    recipe["search"] = {"space": space}
+    solved = preset_recipe() | {"search": {"space": space}}
+
+    with pytest.raises(RecipeError, match="phases.tune in place of phases.tunes"):
+        plan_values(recipe)
+    with pytest.raises(RecipeError, match="phases.tunes is no field, as the recipe has no phase"):
+        plan_values(solved)
+
+
 @pytest.mark.filterwarnings("ignore")  # KerasTuner calls names that Python has deprecated
 @pytest.mark.parametrize(
     ("window", "epochs"), [((0, 9), [1, 1, 7]), ((3, 9), [6]), ((0, 2), [1, 1])]

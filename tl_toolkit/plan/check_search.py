@@ -53,10 +53,10 @@ def _tell_of_space(recipe: Recipe, problem: Problem, field: str, value: Any) -> 
     """Returns a problem of a trial as one of the space: an unknown field is one for all values."""
     if problem.what.startswith("phases has no entry"):
         names = [phase.name for phase in recipe.phases]
-        _, part, rest = field.split(".", maxsplit=2)
+        part, dot, rest = field.partition(".")[2].partition(".")
         what = f"search.space: {field} is no field"
         expected = f"expected a phase of the recipe: {', '.join(names)}."
-        hint = f"phases.{nearest(part, names) or names[-1]}.{rest} in place of {field}"
+        hint = f"phases.{nearest(part, names) or names[-1]}{dot}{rest} in place of {field}"
         return Problem("", what, expected, hint)
     if not problem.what.endswith(": unknown key"):
         return replace(problem, what=f"with {field} = {value!r}, {problem.what}")
@@ -81,8 +81,8 @@ def _check_phases(recipe: Recipe) -> Findings:
         what = "search.algorithm = 'hyperband': the recipe has no phase"
         yield _refuse_search("algorithm", what, "expected one to pause in.", "algorithm: random")
     for field in search.space or ():
-        section, name, *rest = (*field.split("."), "")
-        if section == "phases" and any(rest):
+        section, name, *_ = (*field.split("."), "")
+        if section == "phases" and name:
             what = f"search.space: {field} is no field, as the recipe has no phase"
             hint = add_phase(recipe, "tune" if name.isdecimal() else name)
             yield _refuse_search("space", what, "expected one that trains after the head.", hint)
