@@ -7,6 +7,8 @@ import os
 import random
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -237,6 +239,21 @@ def test_seeded_initializers_repeat_their_values():
 
     np.testing.assert_array_equal(build(1), first)
     assert not np.array_equal(build(2), first)
+
+
+def test_initializers_of_several_threads_are_seeded_one_after_the_other():
+    def draw(seed):
+        values = []
+        with initializers_seeded(seed):
+            for _ in range(20):
+                values.append(random.random())
+                time.sleep(0.001)
+        return values
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(draw, [1, 2, 1, 2]))
+
+    assert found == [draw(1), draw(2)] * 2
 
 
 def test_building_a_model_leaves_the_callers_random_numbers_alone():

@@ -13,6 +13,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -431,6 +432,9 @@ def _version(name: str) -> str:
         return "not installed"
 
 
+_random_stream = threading.RLock()
+
+
 @contextlib.contextmanager
 def initializers_seeded(seed: int) -> Iterator[None]:
     """Seeds the values that Keras's initializers sample in the block.
@@ -440,15 +444,18 @@ def initializers_seeded(seed: int) -> Iterator[None]:
     would seed NumPy and TensorFlow too, and TensorFlow then prepares every compiled function of the
     process anew: the decoder's takes 0.5 s, in each thread that decodes.
 
+    Blocks of several threads take turns: they would draw from one stream.
+
     Args:
         seed: Any integer.
     """
-    state = random.getstate()
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(state)
+    with _random_stream:
+        state = random.getstate()
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(state)
 
 
 def derive_seed(*parts: Any) -> int:

@@ -60,6 +60,9 @@ class FirstModel:
     def of(cls, plan: Plan, progress: Handler) -> FirstModel | None:
         """Begins to build the model, unless it depends on the images or on what is searched.
 
+        One of random weights is not built aside either: Keras takes these from the stream of
+        Python's `random`, from which KerasTuner takes the names of trials meanwhile.
+
         Args:
             plan: As above.
             progress: As above.
@@ -68,12 +71,13 @@ class FirstModel:
         differs = any(map(_decides_on_trainer, resolve_space(recipe)))
         if recipe.search is not None and recipe.search.vary_seed:
             differs = differs or _depends_on_seed(recipe)
-        return None if plan.needs_bands or differs else cls(plan, progress)
+        is_ready = not (recipe.model.is_random or plan.needs_bands or differs)
+        return cls(plan, progress) if is_ready else None
 
     def take(self, key: str) -> TransferModel | None:
         """Waits for the model, and returns it once; None for a trial that needs another.
 
-        Its building is then over: two at a time would take their random weights from one stream.
+        Its building is then over: two at a time would take random weights from one stream.
 
         Args:
             key: What decides on the trainer of the trial.
