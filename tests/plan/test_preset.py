@@ -307,7 +307,7 @@ def test_the_plan_shows_what_was_chosen():
     [
         ({"preset": "auto", "phases": [{"name": "head", "epochs": 1}]}, "none beside phases"),
         ({"preset": "slow"}, "'auto' or 'fast'"),
-        ({"preset": "fast", "search": {}}, "at least one phase to search in"),
+        ({"preset": "fast", "search": {}}, "a space of its own: the recipe has no phase"),
         ({"phases": []}, "at least one phase, or preset"),
     ],
 )

@@ -853,6 +853,19 @@ def test_what_a_search_without_phases_is_told_to_try_works_as_typed(search):
     plan_values(recipe, shlex.split(problem.hint))
 
 
+@pytest.mark.parametrize("preset", [{}, {"preset": "fast"}])
+def test_a_search_of_a_head_that_is_solved_is_told_a_space_that_works_as_typed(preset):
+    recipe = digits_recipe(model=MODEL, search={"trials": 2}, **preset)
+    recipe["phases"] = []
+    if not preset:  # as tltool init writes it
+        recipe["model"] = {**MODEL, "head": {"solver": "auto"}}
+    with pytest.raises(RecipeError) as caught:
+        plan_values(recipe)
+    (problem,) = caught.value.problems
+
+    plan_values(recipe, shlex.split(problem.hint))
+
+
 def test_the_recipe_of_a_search_without_phases_is_read_again(tmp_path):
     """As a report and a search that is resumed read it."""
     plan = plan_values(preset_recipe(space={"model.head.solver": ["ridge", "logistic"]}))[0]

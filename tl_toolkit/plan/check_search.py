@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,6 +21,7 @@ from tl_toolkit.plan.space import (
 from tl_toolkit.plan.tasks import Survey
 from tl_toolkit.plan.training import describe_first
 from tl_toolkit.recipe.schema import Recipe
+from tl_toolkit.recipe.search_schema import suggest_space
 
 __all__ = ["add_phase", "check_search"]
 
@@ -72,10 +72,7 @@ def _check_phases(recipe: Recipe) -> Findings:
         return
     if search.space is None:
         what = "search.space: the recipe has no phase, whose unfreezing the default space searches"
-        values = (
-            "solver: [ridge, logistic]" if recipe.task.has_classes else "normalize: [true, false]"
-        )
-        hint = shlex.quote(f"search.space={{model.head.{values}}}")
+        hint = suggest_space(recipe.task.has_classes)
         yield _refuse_search("space", what, "expected a space of its own.", hint)
     elif search.algorithm == "hyperband":
         what = "search.algorithm = 'hyperband': the recipe has no phase"

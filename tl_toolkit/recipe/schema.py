@@ -43,7 +43,14 @@ from tl_toolkit.recipe.mixing import (
 from tl_toolkit.recipe.model_schema import Head, Hidden, Model, OwnBase
 from tl_toolkit.recipe.phase_schema import AUTO_RGN, PROBE, EarlyStopping, Phase
 from tl_toolkit.recipe.pixels import Masks, Pixels
-from tl_toolkit.recipe.search_schema import Dimension, Objective, Resources, Search, Soup
+from tl_toolkit.recipe.search_schema import (
+    Dimension,
+    Objective,
+    Resources,
+    Search,
+    Soup,
+    suggest_space,
+)
 from tl_toolkit.recipe.task_types import AnyTask
 from tl_toolkit.recipe.tasks import DEFAULT_TASK, describe_tasks, field_of, find_task, task_of
 from tl_toolkit.recipe.unfreeze_schema import UnfreezeFrom, UnfreezeGradual, UnfreezeOnly
@@ -315,9 +322,12 @@ class Recipe(Section):
             yield Conflict(("phases",), f"expected at least one phase{choices}", hint)
         search = values.get("search")
         has_space = field_of(search, "space") is not None  # as that of a solved head has
-        if not has_phases and preset != "auto" and search is not None and not has_space:
-            expected = "expected at least one phase to search in, and none is in the recipe"
-            yield Conflict(("search",), expected, "search.space, preset: auto, or phases")
+        is_solved = not has_phases and (preset == "fast" or (preset is None and solver is not None))
+        if is_solved and search is not None and not has_space:
+            expected = "expected a space of its own: the recipe has no phase, whose unfreezing the "
+            expected += "default space searches"
+            hint = suggest_space(task is None or task.has_classes)
+            yield Conflict(("search",), expected, hint)
         if values.get("teacher") is not None and not has_phases and preset != "auto":
             expected = "expected none without phases: a head that is solved learns labels alone"
             yield Conflict(("teacher",), expected, "phases: [{name: head, epochs: 10}]")

@@ -1,5 +1,6 @@
 """The recipe's `search` section: fields, the values they are tried with, and how to choose."""
 
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
@@ -17,7 +18,7 @@ from tl_toolkit.recipe.kinds import read_switch
 from tl_toolkit.recipe.task_types import Monitor
 from tl_toolkit.recipe.tasks import name_scores
 
-__all__ = ["Dimension", "Objective", "Resources", "Search", "Soup"]
+__all__ = ["Dimension", "Objective", "Resources", "Search", "Soup", "suggest_space"]
 
 _Number = int | float
 DEFAULT_FACTOR = 3
@@ -362,3 +363,13 @@ def _refuse_field(field: str) -> str:
     if section == "data" and rest.partition(".")[0] in ("", *_FIXED_DATA):
         return "scores on other images cannot be compared"
     return ""
+
+
+def suggest_space(has_classes: bool) -> str:
+    """Returns a space to type for a head that is solved and has no phase after it.
+
+    Args:
+        has_classes: Whether the task has classes, which a logistic regression needs.
+    """
+    values = "solver: [ridge, logistic]" if has_classes else "normalize: [true, false]"
+    return shlex.quote(f"search.space={{model.head.{values}}}")
