@@ -223,6 +223,28 @@ def test_runs_and_searches_are_ordered_by_number_also_after_999(tmp_path):
     assert finished_run(tmp_path).path.name == "1001"
 
 
+@pytest.mark.parametrize(
+    ("states", "resumed"),
+    [
+        (["interrupted", "interrupted", "done"], "002"),
+        (["failed", "done", "done"], "001"),
+        (["done", "done"], "002"),
+        (["interrupted", "begun"], "001"),  # interrupted before its first trial
+    ],
+)
+def test_a_search_that_has_not_ended_is_resumed_before_a_newer_one_that_has(
+    tmp_path, states, resumed
+):
+    for number, state in enumerate(states, start=1):
+        folder = RunFolder(tmp_path / "flowers-search" / f"{number:03d}")
+        write_json(folder.status, {"state": state.replace("begun", "interrupted")})
+        if state != "begun":
+            write_json(folder.search, {})
+
+    with open_search("flowers", tmp_path, None, resume=True, overwrite=False) as folder:
+        assert folder.path.name == resumed
+
+
 def test_out_that_holds_a_run_is_refused_and_untouched(tmp_path):
     out = tmp_path / "here"
     finished_run(tmp_path, out=out)

@@ -435,6 +435,31 @@ def test_a_resume_that_is_refused_changes_nothing(tmp_path, whole, change, named
     assert digest_folder(search) == before
 
 
+@pytest.mark.parametrize(
+    ("done", "trials", "text"),
+    [
+        (1, 2, "resuming after 1 trial that is done, of 2"),
+        (2, 2, "resuming after 2 trials that are done: none is left to run"),
+    ],
+)
+def test_a_resumed_search_says_how_many_trials_it_has_and_will_have(
+    tmp_path, whole, unplotted, done, trials, text
+):
+    search = tmp_path / "search"
+    shutil.copytree(whole.path, search)
+    for path in sorted((search / "trials").glob("[0-9]*.json"))[done:]:
+        path.unlink()
+    listener = Listener()
+
+    tl.search(
+        recipe_of(whole.path.parent / "photos"), overrides={"search.trials": trials},
+        out=search, resume=True, progress=listener.handle,
+    )  # fmt: skip
+
+    assert text in listener.sentences
+    assert len(listener.ended) == trials - done
+
+
 def test_a_resume_with_a_base_of_the_users_own_changes_nothing(whole):
     recipe = recipe_of(whole.path.parent / "photos")
     recipe["search"] = {"space": {"model.head.dropout": SPACE["model.head.dropout"]}}

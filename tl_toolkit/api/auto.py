@@ -88,8 +88,7 @@ def auto(
         overrides: Fields to replace in the recipe that `tltool init` would write.
         seed: Seed of the recipe and of the search.
         out: Folder for all of it; by default the next number under `root`/<name>-auto.
-        resume: Resume what `out` holds, by default the newest of the name, for the minutes that
-            are left.
+        resume: Resume what `out` holds, by default as in `search`, for the minutes that are left.
         overwrite: Replace what `out` holds.
         root: Folder of all runs.
         threads: As in `finetune`.

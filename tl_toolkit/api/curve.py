@@ -78,7 +78,7 @@ def curve(
         base: As in `finetune`; a model of your own is not trained from scratch.
         fractions: Shares of the training images, above 0 to 1.
         out: Folder of the curve; by default the next number under `root`/<recipe name>-curve.
-        resume: Resume the curve in `out`, by default the newest: shares whose methods have all
+        resume: Resume the curve in `out`, by default as in `search`: shares whose methods have all
             been measured are not trained again. It may have other fractions.
         overwrite: Replace the curve that `out` holds.
         root: Folder of all runs.

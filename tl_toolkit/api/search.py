@@ -23,7 +23,7 @@ from tl_toolkit.events import Event, Handler, ignore, message, warning
 from tl_toolkit.plan.check import check_recipe, plan_trial
 from tl_toolkit.plan.plan import Plan
 from tl_toolkit.plan.preset import replace_reasons
-from tl_toolkit.plan.space import resolve_space, trial_recipe
+from tl_toolkit.plan.space import count_trials, resolve_space, trial_recipe
 from tl_toolkit.recipe.load import (
     LoadedRecipe,
     RecipeSource,
@@ -37,7 +37,7 @@ from tl_toolkit.recipe.search_schema import Search
 from tl_toolkit.runs.files import write_atomically, write_json
 from tl_toolkit.runs.folder import InFolder, RunFolder
 from tl_toolkit.runs.places import create_run, list_numbered, point_latest, resume_run
-from tl_toolkit.runs.states import describe_absent
+from tl_toolkit.runs.states import describe_absent, find_state
 from tl_toolkit.runtime import (
     describe_threads,
     importing_without,
@@ -125,7 +125,9 @@ def search(
         overrides: Fields to replace, as for `finetune`.
         base: As in `finetune`.
         out: Folder of the search; by default the next number under `root`/<recipe name>-search.
-        resume: Resume the search that `out` holds, by default the newest one of the recipe.
+        resume: Resume the search that `out` holds, by default the newest one of the recipe that
+            has not ended, or the newest one if all have. It runs what `search.trials` asks for
+            beyond the trials that are done.
         overwrite: Replace the search that `out` holds.
         root: Folder of all runs.
         threads: Size of TensorFlow's thread pools; if it has started already, a warning says that
@@ -280,11 +282,9 @@ def _open(
     if not resume:
         place = Path(out) if out else None
         return create_run(name, root=root, out=place, overwrite=overwrite, kind=kind)
-    numbered = list_numbered(root / name)
-    path = Path(out) if out else (numbered[-1] if numbered else root / name)
+    path = Path(out) if out else _choose_resumed(root / name, kind)
     folder = RunFolder(path.resolve())
-    begun = {"curve": folder.curve, "auto": folder.auto}.get(kind, folder.search)
-    if not begun.is_file():
+    if not _has_begun(folder, kind):
         raise RecipeError(
             Problem(
                 where="--resume",
@@ -294,6 +294,20 @@ def _open(
             )
         )
     return resume_run(folder)
+
+
+def _choose_resumed(family: Path, kind: str) -> Path:
+    """Returns the newest folder of one name that was interrupted or killed, or else the newest."""
+    numbered = list_numbered(family)
+    for path in reversed(numbered):
+        folder = RunFolder(path)
+        if _has_begun(folder, kind) and find_state(folder) not in ("done", "running"):
+            return path
+    return numbered[-1] if numbered else family
+
+
+def _has_begun(folder: RunFolder, kind: str) -> bool:
+    return {"curve": folder.curve, "auto": folder.auto}.get(kind, folder.search).is_file()
 
 
 def open_workers(
@@ -440,7 +454,7 @@ class Searching:
         for trial in trials:
             best = trial if engine.is_better(trial, best) else best
         if trials:
-            self.progress(message(f"resuming after {len(trials)} trials that are done"))
+            self.progress(message(self._describe_resumed(len(trials))))
             self._write_table(engine, trials)  # its last row may be missing
         written = 0.0
         try:
@@ -468,6 +482,17 @@ class Searching:
                 )
             )
         self._write_best(engine, trials, best)
+
+    def _describe_resumed(self, done: int) -> str:
+        """Returns how many trials are done, and how many there will be."""
+        total = count_trials(self.recipe)
+        are_done = "1 trial that is done" if done == 1 else f"{done} trials that are done"
+        if total is None:
+            return f"resuming after {are_done}"
+        if done >= total:
+            return f"resuming after {are_done}: none is left to run"
+        most = "at most " if self._budget else ""
+        return f"resuming after {are_done}, of {most}{total}"
 
     def _list_fitting(self, engine: Engine, trials: Sequence[Trial]) -> Iterator[Trial]:
         """Yields the new trials, for as long as the next one fits the budget."""

@@ -38,7 +38,7 @@ _MOST_TRIALS = 20
               help="Weights of the base, as 5M.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder.  [runs/NAME-auto/NNN]")
-@click.option("--resume", is_flag=True, help="Resume what --out holds, by default the newest.")
+@click.option("--resume", is_flag=True, help="Resume --out, or the newest that has not ended.")
 @click.option("--overwrite", is_flag=True, help="Replace what --out holds.")
 @click.option("--threads", type=click.IntRange(min=1), help="Size of TensorFlow's thread pools.")
 @takes_offline
