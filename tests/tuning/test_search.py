@@ -442,13 +442,14 @@ def test_a_resume_that_is_refused_changes_nothing(tmp_path, whole, change, named
         (2, 2, "resuming after 2 trials that are done: none is left to run"),
     ],
 )
-def test_a_resumed_search_says_how_many_trials_it_has_and_will_have(
+def test_a_resumed_search_says_what_is_left_and_drops_a_report_that_becomes_stale(
     tmp_path, whole, unplotted, done, trials, text
 ):
     search = tmp_path / "search"
     shutil.copytree(whole.path, search)
     for path in sorted((search / "trials").glob("[0-9]*.json"))[done:]:
         path.unlink()
+    page = tl.report(tl.SearchRun(RunFolder(search)))
     listener = Listener()
 
     tl.search(
@@ -458,6 +459,7 @@ def test_a_resumed_search_says_how_many_trials_it_has_and_will_have(
 
     assert text in listener.sentences
     assert len(listener.ended) == trials - done
+    assert page.is_file() == (done == trials)  # with another trial it would be stale
 
 
 def test_a_resume_with_a_base_of_the_users_own_changes_nothing(whole):

@@ -456,6 +456,8 @@ class Searching:
         if trials:
             self.progress(message(self._describe_resumed(len(trials))))
             self._write_table(engine, trials)  # its last row may be missing
+            if self._is_open(len(trials)):
+                self.folder.remove_report()  # of the trials before
         written = 0.0
         try:
             for trial in self._list_fitting(engine, trials):
@@ -483,13 +485,18 @@ class Searching:
             )
         self._write_best(engine, trials, best)
 
+    def _is_open(self, done: int) -> bool:
+        """Returns whether trials are left to run, as far as their number is known."""
+        total = count_trials(self.recipe)
+        return total is None or done < total
+
     def _describe_resumed(self, done: int) -> str:
         """Returns how many trials are done, and how many there will be."""
         total = count_trials(self.recipe)
         are_done = "1 trial that is done" if done == 1 else f"{done} trials that are done"
         if total is None:
             return f"resuming after {are_done}"
-        if done >= total:
+        if not self._is_open(done):
             return f"resuming after {are_done}: none is left to run"
         most = "at most " if self._budget else ""
         return f"resuming after {are_done}, of {most}{total}"

@@ -145,6 +145,10 @@ class RunFolder:
             else:
                 path.unlink(missing_ok=True)
 
+    def remove_report(self) -> None:
+        """Deletes the report, which shows what was there when it was written."""
+        shutil.rmtree(self.report, ignore_errors=True)
+
     def remove_side_states(self) -> None:
         """Deletes the states of folds and baseline, which a finished run does not go on from."""
         for beside in ("folds/*", "baseline", "baseline/folds/*"):
