@@ -462,6 +462,13 @@ def test_the_address_that_is_meant_is_offered(values, field, path, meant):
     assert "hunter2" not in text
 
 
+def test_the_store_of_features_is_named_among_what_may_have_an_address(values):
+    text = refuse(values, "features.location", "s4://photos/features")
+
+    assert "data, features, weights, models and runs may also have addresses" in text
+    assert "Try: s3://photos/features" in text
+
+
 @pytest.mark.parametrize("path", ["hdfs:a", "https://a/b", "/gcs/a", "a+b://c"])
 @pytest.mark.parametrize("field", ["data.train", "data.csv", "data.validation"])
 def test_images_lie_on_this_machine_or_on_an_object_store(values, field, path):

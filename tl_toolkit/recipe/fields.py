@@ -261,8 +261,8 @@ def find_path_fault(path: str) -> str:
         return f"expected a path in UTF-8 without NUL characters, got {path!r}"
     if _REMOTE.match(path):
         return (
-            f"expected a local path, got {path!r}: data, weights, models and runs may also have "
-            "addresses on object stores (s3://, gs://, abfs://)"
+            f"expected a local path, got {path!r}: data, features, weights, models and runs may "
+            "also have addresses on object stores (s3://, gs://, abfs://)"
         )
     return ""
 
