@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from tests.command import tltool
 from tl_toolkit.api.run import load_run
 from tl_toolkit.api.search import SearchRun
 from tl_toolkit.errors import DataError, RecipeError
@@ -102,9 +104,30 @@ def test_a_run_with_a_model_and_no_metrics_names_the_command_that_measures_it(fo
     folder.write_status(state)
     folder.model.touch()
 
-    words = r"holds its model(.|\n)*Try: run\.evaluate\(\), or tltool evaluate photos/004"
+    resume = rf"tltool finetune {folder.recipe} --resume --out {folder.path}, which writes it"
+    measure = r"run\.evaluate\(\), or tltool evaluate photos/004"
+    words = rf"holds its model(.|\n)*Try: {resume}; .*: {measure}"
     with pytest.raises(DataError, match=words):
         _ = load_run(folder.path).metrics
+
+
+@pytest.mark.parametrize("typed", ["latest", "photos", "photos/004"])
+def test_a_report_of_an_interrupted_run_names_the_command_that_resumes_it(folder, typed):
+    folder.write_status("interrupted")
+    folder.model.touch()
+
+    told = tltool("report", typed, cwd=Path.cwd(), code=3).stderr
+
+    assert f"Try: tltool finetune {folder.recipe} --resume --out {folder.path}" in told
+    assert "--any" not in told
+
+
+def test_a_report_offers_any_where_it_leads_to_metrics(folder):
+    folder.write_status("interrupted")  # while it was exported, say
+    folder.model.touch()
+    folder.metrics.write_text("{}")
+
+    assert "Try: --any" in tltool("report", "latest", cwd=Path.cwd(), code=3).stderr
 
 
 def test_a_search_names_the_recipe_of_its_winner(folder):

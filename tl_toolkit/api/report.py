@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tl_toolkit.api.inputs import Inputs
 from tl_toolkit.api.listing import read_json
 from tl_toolkit.api.progress import handling
-from tl_toolkit.api.run import Run, load_run
+from tl_toolkit.api.run import Run
 from tl_toolkit.api.subjects import has_pair
 from tl_toolkit.errors import DataError
 from tl_toolkit.events import Handler, ignore, warning
@@ -20,6 +20,7 @@ from tl_toolkit.printing.tables import list_summary
 from tl_toolkit.printing.words import describe_folds
 from tl_toolkit.recipe.export_formats import EXPORT_FORMATS
 from tl_toolkit.runs.folder import InFolder, RunFolder
+from tl_toolkit.runs.places import find_run
 from tl_toolkit.runs.states import name_run
 from tl_toolkit.sources.objects import ObjectPath, is_address
 from tl_toolkit.sources.stores import giving_up_on_silent
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from tl_toolkit.tasks.base import Task
     from tl_toolkit.tasks.types import Prediction
 
-__all__ = ["build_report", "report"]
+__all__ = ["build_report", "find_reported", "report"]
 
 
 def report(
@@ -58,7 +59,7 @@ def report(
     elif isinstance(run, InFolder):
         opened = Run(RunFolder(run.path))
     else:
-        opened = load_run(run, root=root)
+        opened = Run(find_reported(run, root=root))
     with handling(progress) as handle:
         from tl_toolkit.api.report_auto import build_auto_report
         from tl_toolkit.api.report_search import build_curve_report, build_search_report
@@ -75,6 +76,31 @@ def report(
         if built.warning:
             handle(warning(built.warning))
         return write_report(opened.folder.report, built)
+
+
+def find_reported(
+    run: str | Path, *, root: str | Path = "runs", unfinished: bool = False
+) -> RunFolder:
+    """Finds the run of a report, or the one whose refusal says what is to be done before.
+
+    Where `latest` means no finished run, `--any` may lead to one that has no metrics to report.
+
+    Args:
+        run: As in `load_run`.
+        root: Folder of all runs.
+        unfinished: As in `load_run`.
+
+    Raises:
+        DataError: There is no such run.
+    """
+    try:
+        return find_run(run, root=Path(root), unfinished=unfinished)
+    except DataError:
+        with contextlib.suppress(DataError):
+            newest = find_run(run, root=Path(root), unfinished=True)
+            if not newest.metrics.is_file():
+                return newest
+        raise
 
 
 def build_report(run: Run, *, predicts: bool = True) -> Report:
@@ -146,12 +172,13 @@ def _gather(run: Run, *, predicts: bool) -> RunFacts:
     from tl_toolkit.reports.facts import RunFacts
 
     folder = run.folder
+    metrics = run.metrics  # first: without them, the run is to be resumed before all else
     manifest = Manifest.load(folder.manifest, classes=run.classes)
     predicts = predicts and folder.model.is_file()
     return RunFacts(
         classes=run.classes,
         manifest=manifest,
-        metrics=run.metrics,
+        metrics=metrics,
         predictions=read_columns(folder),
         state=read_json(folder.task_state),
         section=run.recipe.task,

@@ -34,7 +34,13 @@ from tl_toolkit.runs.files import check_folder
 from tl_toolkit.runs.folder import InFolder, RunFolder
 from tl_toolkit.runs.places import find_run
 from tl_toolkit.runs.results import list_damaged, refuse_damaged
-from tl_toolkit.runs.states import describe_absent, describe_early_end, name_run
+from tl_toolkit.runs.states import (
+    describe_absent,
+    describe_early_end,
+    describe_resume,
+    find_state,
+    name_run,
+)
 from tl_toolkit.runtime import numerics
 from tl_toolkit.sources.addresses import find_source
 from tl_toolkit.sources.objects import as_path, name_listed
@@ -108,12 +114,16 @@ class Run(InFolder):
     def metrics(self) -> dict[str, Any]:
         """What metrics.json holds: the kept epoch, metrics by split, the baseline, seconds.
 
-        An interrupted run has none: that is a DataError, and `evaluate` measures its model.
+        An interrupted run has none: that is a DataError, and `evaluate` measures its model
+        without writing it.
         """
         if not self.folder.metrics.is_file():
             problems = describe_absent(self.folder, self.folder.metrics).problems
             if self.folder.model.is_file():
                 hint = f"run.evaluate(), or tltool evaluate {name_run(self.path)}"
+                if find_state(self.folder) in ("killed", "interrupted", "failed"):
+                    resume = describe_resume(self.folder)
+                    hint = f"{resume}, which writes it; to measure the model as it is: {hint}"
                 problems = tuple(replace(problem, hint=hint) for problem in problems)
             raise DataError(problems)
         refuse_damaged(self.folder, self.folder.metrics)

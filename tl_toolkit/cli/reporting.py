@@ -21,10 +21,9 @@ def report_command(run: str, unfinished: bool, as_json: bool) -> None:
     RUN is a run, a search, a learning curve, or what tltool auto made. Beside the page lies each of
     its charts as SVG. An earlier report is replaced.
     """
-    from tl_toolkit.api.report import report
-    from tl_toolkit.runs.places import find_run
+    from tl_toolkit.api.report import find_reported, report
 
-    folder = find_run(run, unfinished=unfinished)
+    folder = find_reported(run, unfinished=unfinished)
     current.use_run(folder)
     page = report(folder.path, progress=current.print_events())
     if as_json:
