@@ -187,7 +187,11 @@ def test_training_labels_are_shown_where_the_run_asked_about_them(animals):
     titles = {part.title: part for part in find_parts(sections, "gallery")}
     (tile,) = titles["Training labels that may be wrong"].tiles
     assert tile.lines == ["label cat (10%)", "rather dog (90%)"]
-    assert any("tltool data check does it" in text for text in find_texts(animals))
+    named = replace(animals, recipe="runs/animals/001/recipe.yaml")
+    check = "tltool data check runs/animals/001/recipe.yaml"
+    assert any(f"{check} does it." in text for text in find_texts(named))
+    named = replace(named, metrics=metrics)
+    assert any(f"{check} --json lists all." in text for text in find_texts(named))
     none = {**asked, "doubted": 0, "labels": []}
     facts = replace(animals, metrics={**animals.metrics, "training_labels": none})
     assert "No label of 40 training images is doubted." in find_texts(facts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -182,6 +183,7 @@ def _gather(run: Run, *, predicts: bool) -> RunFacts:
         predictions=read_columns(folder),
         state=read_json(folder.task_state),
         section=run.recipe.task,
+        recipe=shlex.quote(str(folder.recipe)),
         predict=partial(_predict, run) if predicts else None,
         explain=partial(_explain, run, manifest) if predicts else None,
     )

@@ -35,6 +35,7 @@ class RunFacts:
         predictions: The cells of predictions.csv by column, for each split.
         state: What task.json holds; {} without one.
         section: The task's section of the recipe.
+        recipe: What to type for its recipe.
         explain: Returns a heat map for each path, and the index of the output that it explains, as
             a data URI or "" where there is none; None where heat maps are left out.
         predict: Returns the task, and a prediction for each path; None where no model is at hand.
@@ -46,6 +47,7 @@ class RunFacts:
     predictions: Mapping[str, Mapping[str, Sequence[str]]]
     state: Mapping[str, Any]
     section: Any
+    recipe: str = "RECIPE"
     explain: Callable[[Sequence[str], Sequence[int]], Sequence[str]] | None = None
     predict: Callable[[Sequence[str]], Any] | None = None
 

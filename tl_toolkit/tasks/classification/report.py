@@ -189,15 +189,17 @@ def _doubt_labels(facts: RunFacts, judged: _Predicted) -> list[Part]:
 def _doubt_training_labels(facts: RunFacts) -> list[Part]:
     """Returns training images whose labels the run doubts, by features that it had at hand."""
     found = facts.metrics.get("training_labels")
+    check = f"tltool data check {facts.recipe}"  # without a recipe it asks about no labels
     if found is None:
-        text = "Labels of training images are not asked about here: tltool data check does it."
-        return [Text(text)]
+        text = "Labels of training images are not asked about here: "
+        return [Text(f"{text}{check} does it.")]
     if not found["doubted"]:
         return [Text(f"No label of {found['images']:,} training images is doubted.")]
     text = (
         f"The labels of {found['doubted']:,} of {found['images']:,} training images are doubted: a "
         "linear classifier on the untrained base, solved without the image, finds another class "
-        "more likely than images of that class are on average. tltool data check lists all."
+        "more likely than images of that class are on average. "
+        f"{check} --json lists all."
     )
     shown = found["labels"][:MOST_SHOWN]
     lines = [
