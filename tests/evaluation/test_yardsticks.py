@@ -15,11 +15,12 @@ from tests.models import build_trainer, plan_values
 from tests.training.test_loop import digits_recipe
 from tests.training.test_solving import MODEL
 from tl_toolkit.architectures.batches import FixedBatch
-from tl_toolkit.evaluation.splits import Measured
+from tl_toolkit.evaluation.splits import Measured, evaluate_trained
 from tl_toolkit.evaluation.yardsticks import add_yardsticks
 from tl_toolkit.events import ignore
 from tl_toolkit.plan.training import training_settings
 from tl_toolkit.printing.tables import build_summary, open_console
+from tl_toolkit.recipe.tasks import find_task
 from tl_toolkit.tasks.multilabel.task import Multilabel
 from tl_toolkit.training.prepare import assemble_model
 
@@ -147,6 +148,22 @@ def test_the_run_is_compared_with_the_probe_on_the_same_images(run):
     )
     assert run.evaluate()["against"] == measured["against"]
     assert run.evaluate()["neighbors"] == measured["neighbors"]
+
+
+@pytest.mark.parametrize(("accuracy", "rivals"), [(0.5, {"neighbors", "probe"}), (1.0, {"probe"})])
+def test_the_run_is_compared_with_neighbours_that_score_higher(tuned, accuracy, rivals):
+    trainer, images, _, task = tuned
+    vectors = {split: np.eye(3)[images[split].targets] for split in images}  # as good as labels
+    measured = evaluate_trained(trainer, task, images)
+    measured.metrics["validation"]["accuracy"] = accuracy
+
+    add_yardsticks(measured, vectors, task, images)
+
+    found = measured.metrics["validation"]
+    assert found["neighbors"]["accuracy"] == 1
+    assert set(found["against"]) == rivals
+    said = find_task("classification").describe_comparisons(found)
+    assert any("the nearest neighbours: this run" in text for text in said) == (accuracy < 1)
 
 
 def test_the_same_network_from_scratch_stands_beside_the_run(run):

@@ -26,7 +26,9 @@ _PROBE = "probe"
 def add_yardsticks(
     measured: Measured, vectors: Mapping[str, np.ndarray], task: Task, images: Mapping[str, Images]
 ) -> None:
-    """Adds the metrics of simple predictors, and whether the run is better than a linear probe.
+    """Adds the metrics of simple predictors, and whether the run is better than some of them.
+
+    It is compared with the linear probe, and with others that score higher than the run does.
 
     Args:
         measured: Metrics of the run's splits, which are added to.
@@ -44,11 +46,11 @@ def add_yardsticks(
         for name, predict in predictors.items():
             values, sample = settled[name].measure(predict(vectors[split]), targets[split])
             metrics[name] = _select(values, metrics, has_losses=name == _PROBE)
-            run = measured.samples.get(split)
-            if name == _PROBE and run is not None:
-                metrics["against"] = {
-                    name: compare_samples(run, sample, task.final_score or task.score)
-                }
+            run, score = measured.samples.get(split), task.final_score or task.score
+            is_rival = name == _PROBE or values.get(score, -np.inf) > metrics.get(score, np.inf)
+            if is_rival and run is not None:
+                against = metrics.setdefault("against", {})
+                against[name] = compare_samples(run, sample, score)
 
 
 def _select(
