@@ -117,10 +117,10 @@ class Printer:
 
     def stop(self) -> None:
         """Removes the bar from the terminal; a table of trials stays as it is."""
+        trials, self._trials = self._trials, None
         self._stop_bar()
-        if self._trials:
-            self._trials.stop()
-            self._trials = None
+        if trials:
+            trials.stop()
 
     def _begin_run(self, event: Event) -> None:
         folder = event.facts["folder"]
@@ -288,6 +288,8 @@ class Printer:
         if self._bars:
             self._bars.stop()
             self._bars = None
+            if self._trials:
+                self._trials.resume()
 
     def _start_bar(self, name: str, total: int) -> None:
         if not self._is_live or not total:

@@ -27,7 +27,7 @@ class TrialTable:
         self._rows: list[tuple[Mapping[str, Any], bool]] = []
         self._running: tuple[int, int | None, Mapping[str, Any]] | None = None
         self._best: Mapping[str, Any] | None = None
-        self._began = time.monotonic()
+        self._ends: list[float] = []
         self._console = console
         self._live: Live | None = None
 
@@ -50,14 +50,20 @@ class TrialTable:
             best: Whether it is the best so far.
         """
         self._rows.append((trial, best))
+        self._ends.append(time.monotonic())
         self._best = trial if best else self._best
         self._show()
 
     def pause(self) -> None:
-        """Removes the table from the terminal until the next trial begins or ends."""
+        """Removes the table from the terminal until it is shown again."""
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+    def resume(self) -> None:
+        """Shows the table again if a trial is running."""
+        if self._running is not None:
+            self._show()
 
     def stop(self) -> None:
         """Leaves the table on the terminal as it is."""
@@ -102,10 +108,19 @@ class TrialTable:
         parts = [f"trial {number} of {total}" if total else f"trial {number}"]
         if self._best is not None:
             parts.append(f"best so far {self._best['score']:.4f} in trial {self._best['number']}")
-        if total and self._rows:
-            seconds_per_trial = (time.monotonic() - self._began) / len(self._rows)
-            parts.append(f"about {seconds_per_trial * (total - number + 1):.0f} s left")
+        if total and (rest := self._estimate_rest(total)) >= 1:
+            parts.append(f"about {rest:.0f} s left")
         return ", ".join(parts)
+
+    def _estimate_rest(self, total: int) -> float:
+        """Returns the seconds that are left, by the trials after the first; 0 for none.
+
+        The first one prepares what all of them share.
+        """
+        if len(self._ends) < 2:
+            return 0.0
+        mean = (self._ends[-1] - self._ends[0]) / (len(self._ends) - 1)
+        return mean * (total - len(self._ends)) - (time.monotonic() - self._ends[-1])
 
 
 def _describe(trial: Mapping[str, Any]) -> list[Figure]:
